@@ -1,0 +1,150 @@
+"""YAML plus ``--set key=value`` overrides become frozen pydantic models; errors name file and key."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+ConfigType = TypeVar("ConfigType", bound="Config")
+YamlValue = object
+
+
+class Config(BaseModel):
+    """Base of every config and record model: frozen, strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ConfigError(ValueError):
+    """The user's configuration can't be used; the message names file and key."""
+
+
+def load_config(
+    config_type: type[ConfigType], path: Path | None, overrides: Sequence[str] = ()
+) -> ConfigType:
+    """Read ``path`` (the defaults when ``None``) and apply ``key.sub=value`` overrides.
+
+    Raises:
+        ConfigError: unreadable file, invalid YAML, unknown key or wrong value.
+    """
+    values = {} if path is None else read_yaml_mapping(path)
+    for override in overrides:
+        _apply_override(values, override)
+    return parse_config(config_type, values, source=str(path) if path else "--set")
+
+
+def parse_config(
+    config_type: type[ConfigType], values: Mapping[str, YamlValue], *, source: str
+) -> ConfigType:
+    """Validate ``values``; ``source`` is what error messages call their origin.
+
+    Raises:
+        ConfigError: with one line per wrong key, and the closest known key where one is likely.
+    """
+    try:
+        return config_type.model_validate(values)
+    except ValidationError as error:
+        lines = [_describe(config_type, dict(problem)) for problem in error.errors()]
+        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+
+
+def read_yaml_mapping(path: Path) -> dict[str, YamlValue]:
+    """Read a YAML file whose top level is a mapping.
+
+    Raises:
+        ConfigError: missing or unreadable file, invalid YAML, or another top level.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file{_similar_file(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: invalid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: YAML nested too deeply") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping at the top, got {type(values).__name__}")
+    return values
+
+
+def dump_yaml(config: Config) -> str:
+    """Render a config as YAML in declaration order; ``load_config`` reads it back."""
+    values = config.model_dump(mode="json", exclude_none=True)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+
+
+def digest(config: Config) -> str:
+    """Hex sha256 of a config's canonical JSON: equal digests mean equal meaning."""
+    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _apply_override(values: dict[str, YamlValue], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override}: expected key=value, e.g. --set training.seed=3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from None
+    *parents, last = key.strip().split(".")
+    node = values
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {parent!r} holds a value, not a section")
+        node = child
+    node[last] = value
+
+
+def _describe(config_type: type[Config], problem: Mapping[str, object]) -> str:
+    location = problem["loc"]
+    assert isinstance(location, tuple)
+    key = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        known = sorted(_field_names(config_type))
+        close = difflib.get_close_matches(str(location[-1]), known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"key {key!r} is unknown{hint}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"key {key!r} is required"
+    got = problem["input"]
+    shown = "" if isinstance(got, dict | list) else f", got {got!r}"
+    return f"key {key!r}: {message}{shown}" if key else message
+
+
+def _field_names(config_type: type[BaseModel]) -> set[str]:
+    names: set[str] = set()
+    pending: list[object] = [config_type]
+    seen: set[object] = set()
+    while pending:
+        current = pending.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            for name, field in current.model_fields.items():
+                names.add(name)
+                pending.append(field.annotation)
+        else:
+            pending.extend(getattr(current, "__args__", ()))
+    return names
+
+
+def _similar_file(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    close = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1)
+    return f"; did you mean {path.parent / close[0]}?" if close else ""
