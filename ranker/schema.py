@@ -92,6 +92,7 @@ class TaskSpec(Config):
         label: the raw column; multiplied by ``label_factor`` it is in the task's unit.
         direction: ``negative`` where more is worse (a dismissal).
         cap: larger labels are cut to it (in the task's unit).
+        threshold: a binary label read from a number: 1 where the column is at least this.
         minimum, maximum: labels outside are errors (binary labels are 0 or 1 anyway).
         loss: ``log_loss`` for binary; ``squared`` or ``squared_log1p`` for regression.
         loss_weight: the task's share of the objective.
@@ -107,6 +108,7 @@ class TaskSpec(Config):
     direction: Literal["positive", "negative"] = "positive"
     label_factor: float = Field(default=1.0, gt=0)
     cap: float | None = None
+    threshold: float | None = None
     minimum: float = 0.0
     maximum: float | None = None
     loss: Literal["", "log_loss", "squared", "squared_log1p"] = ""
@@ -128,6 +130,8 @@ class TaskSpec(Config):
             raise ValueError(f"task {self.name!r}: loss {self.loss} does not fit a {self.kind} task")
         if self.kind == "binary" and (self.label_factor != 1 or self.cap is not None):
             raise ValueError(f"task {self.name!r}: a binary label has no factor and no cap")
+        if self.kind == "regression" and self.threshold is not None:
+            raise ValueError(f"task {self.name!r}: only a binary label has a threshold")
         if self.loss == "squared_log1p" and self.minimum < 0:
             raise ValueError(f"task {self.name!r}: squared_log1p needs labels >= 0")
         return self
@@ -234,12 +238,12 @@ class Schema(Config):
         }
         _require_known("history.keys", self.history.keys, item_keys)
         _require_known("history.contexts", self.history.contexts, context_keys)
-        labels = {task.label for task in self.tasks}
+        labels = {task.label for task in self.tasks} | {self.log.watch_time}
         for feature in self.features:
             if feature.column in labels:
                 raise ValueError(
-                    f"feature {feature.name!r} reads column {feature.column!r}, which is a label: "
-                    "the model would see what it has to predict"
+                    f"feature {feature.name!r} reads column {feature.column!r}, which is a label "
+                    "or the watch time: the model would see what it has to predict"
                 )
             if feature.owner == "query_item":
                 raise ValueError(f"feature {feature.name!r}: query_item features are computed")

@@ -1,0 +1,126 @@
+"""Output that is there whole or not at all: sibling temporary files, fsync, rename, sha256."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+class OutputError(ValueError):
+    """The output can't go where the user asked."""
+
+
+@contextlib.contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Yield a sibling temporary path; on success it is synced and renamed over ``path``.
+
+    A move across file systems could destroy the previous file on a full disk; a sibling can't.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` atomically as UTF-8."""
+    with replacing_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write ``value`` atomically as indented JSON; NaN and infinity are errors."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty sibling folder; on success it takes the place of ``path``.
+
+    An existing folder is replaced only if it holds a manifest of an earlier output, so that a
+    mistyped path never deletes anybody's data.
+
+    Raises:
+        OutputError: ``path`` is a file, or a non-empty folder that is no earlier output.
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a symbolic link
+    check_replaceable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        previous = path.with_name(f".{path.name}.{os.getpid()}.old")
+        if path.exists():
+            path.rename(previous)
+        temporary.rename(path)
+        _sync(path.parent)
+        shutil.rmtree(previous, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise `OutputError` unless ``path`` is free, empty, or an earlier output."""
+    if path.is_file():
+        raise OutputError(f"{path}: is a file; --output names a folder")
+    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
+        raise OutputError(
+            f"{path}: is not empty and holds no {MANIFEST} of an earlier output; "
+            "choose another folder"
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digests(folder: Path) -> dict[str, str]:
+    """Relative path -> sha256 of every file below ``folder`` but its manifest."""
+    return {
+        file.relative_to(folder).as_posix(): sha256_of(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file != folder / MANIFEST
+    }
+
+
+def find_damage(folder: Path, digests: Mapping[str, str]) -> list[str]:
+    """One sentence for each file that is missing, changed or not listed in ``digests``."""
+    problems = []
+    for name, expected in digests.items():
+        file = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            problems.append(f"{name}: the manifest names a path outside the folder")
+        elif not file.is_file():
+            problems.append(f"{name}: missing")
+        elif sha256_of(file) != expected:
+            problems.append(f"{name}: its sha256 differs from the manifest's: changed or damaged")
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    problems += [f"{name}: not in the manifest" for name in sorted(present - {*digests, MANIFEST})]
+    return problems
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,252 @@
+"""Raw values become numbers: vocabularies, standardisers and label scales, fitted on the past only.
+
+A vocabulary numbers ids in the order in which they first appear in time, so that a later row never
+changes an earlier index; 0 is the unknown id. Standardisers and label scales are fitted on the
+first window and frozen. All of it is saved as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ranker.atomic import write_text
+from ranker.data.parquet import DataError
+from ranker.schema import Schema
+
+MAX_STANDARDISED = 8.0  # later windows may leave the first one's range, but not by worlds
+MS_PER_DAY = 86_400_000
+IndexArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+class Vocabulary:
+    """Category -> index from 1 in order of first appearance; 0 = unknown or null."""
+
+    def __init__(self, ids: npt.NDArray[np.int64] | npt.NDArray[np.object_] | None = None) -> None:
+        self._index = pd.Index(np.array([], dtype=object) if ids is None else ids)
+
+    def __len__(self) -> int:
+        """Number of rows an embedding of it needs: known ids and the unknown one."""
+        return len(self._index) + 1
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64] | npt.NDArray[np.object_]:
+        """The known ids; ``ids[i]`` has index ``i + 1``."""
+        return self._index.to_numpy()
+
+    def encode(self, values: pa.Array | pa.ChunkedArray) -> IndexArray:
+        """Indices of ``values``; ids not seen before and nulls become 0."""
+        return self._lookup(_id_array(values))
+
+    def encode_and_learn(self, values: pa.Array | pa.ChunkedArray) -> IndexArray:
+        """Like `encode`, but new ids are appended first, in order of appearance."""
+        raw = _id_array(values)
+        index = self._lookup(raw)
+        new = raw[(index == 0) & ~_null_mask(values)]
+        if len(new):
+            new_ids = pd.unique(new)
+            known = self._index if len(self._index) else pd.Index(np.array([], dtype=raw.dtype))
+            if known.dtype != raw.dtype:
+                raise DataError(f"ids changed their type from {known.dtype} to {raw.dtype}")
+            self._index = known.append(pd.Index(new_ids, dtype=raw.dtype))
+            index = self._lookup(raw)
+        index[_null_mask(values)] = 0
+        return index
+
+    def decode(self, index: IndexArray) -> pa.Array:
+        """Ids of ``index``; 0 becomes null."""
+        known = np.maximum(index - 1, 0)
+        ids = self.ids[known] if len(self.ids) else np.zeros(len(index), dtype=np.int64)
+        return pa.array(ids, mask=index == 0)
+
+    def head(self, num_rows: int) -> Vocabulary:
+        """The vocabulary as it was when `len` was ``num_rows``."""
+        return Vocabulary(self.ids[: num_rows - 1])
+
+    def _lookup(self, raw: npt.NDArray[np.generic]) -> IndexArray:
+        if len(self._index) == 0:
+            return np.zeros(len(raw), dtype=np.int64)
+        return self._index.get_indexer(pd.Index(raw)).astype(np.int64) + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """(value − mean) / scale is standardised."""
+
+    mean: float
+    scale: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Encoders:
+    """Everything that turns raw values into the model's numbers and back."""
+
+    vocabularies: dict[str, Vocabulary]
+    standardisers: dict[str, Scale] = field(default_factory=dict)
+    label_scales: dict[str, Scale] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, schema: Schema) -> Encoders:
+        """Nothing seen yet."""
+        return cls(vocabularies={name: Vocabulary() for name in schema.vocabularies})
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each vocabulary's embedding."""
+        return {name: len(vocabulary) for name, vocabulary in self.vocabularies.items()}
+
+    def head(self, sizes: Mapping[str, int]) -> Encoders:
+        """The encoders as they were when the vocabularies had ``sizes``."""
+        return Encoders(
+            vocabularies={n: v.head(sizes[n]) for n, v in self.vocabularies.items()},
+            standardisers=dict(self.standardisers),
+            label_scales=dict(self.label_scales),
+        )
+
+    def extends(self, earlier: Encoders) -> bool:
+        """True if every index and scale of ``earlier`` means the same here."""
+        return (
+            self.standardisers == earlier.standardisers
+            and self.label_scales == earlier.label_scales
+            and self.vocabularies.keys() == earlier.vocabularies.keys()
+            and all(
+                np.array_equal(self.vocabularies[name].ids[: len(vocabulary) - 1], vocabulary.ids)
+                for name, vocabulary in earlier.vocabularies.items()
+            )
+        )
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        document = {
+            "format": 1,
+            "vocabularies": {n: v.ids.tolist() for n, v in self.vocabularies.items()},
+            "standardisers": {n: [s.mean, s.scale] for n, s in self.standardisers.items()},
+            "label_scales": {n: [s.mean, s.scale] for n, s in self.label_scales.items()},
+        }
+        write_text(path, json.dumps(document, ensure_ascii=False, separators=(",", ":")))
+
+    @classmethod
+    def load(cls, path: Path) -> Encoders:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: missing, damaged or of an unknown format.
+        """
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document["format"] != 1:
+                raise DataError(f"{path}: format {document['format']} is not known (expected 1)")
+            return cls(
+                vocabularies={n: _vocabulary(v) for n, v in document["vocabularies"].items()},
+                standardisers={n: _scale(v) for n, v in document["standardisers"].items()},
+                label_scales={n: _scale(v) for n, v in document["label_scales"].items()},
+            )
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file") from None
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{path}: is no encoder file: {error!r}") from None
+
+
+def fit_scale(values: FloatArray) -> Scale:
+    """Mean and standard deviation of the finite ``values``; (0, 1) if there are none."""
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
+        return Scale(mean=0.0, scale=1.0)
+    deviation = float(finite.std())
+    return Scale(mean=float(finite.mean()), scale=deviation if deviation > 1e-9 else 1.0)
+
+
+def standardise(values: FloatArray, scale: Scale) -> npt.NDArray[np.float32]:
+    """Standardise and cut to ±8; NaN (null) stays NaN."""
+    standardised = np.clip((values - scale.mean) / scale.scale, -MAX_STANDARDISED, MAX_STANDARDISED)
+    return standardised.astype(np.float32)
+
+
+def encode_sequences(
+    values: pa.Array | pa.ChunkedArray, vocabulary: Vocabulary, *, length: int, learn: bool
+) -> IndexArray:
+    """Encode list values as [N, length]: the last elements, newest last, zeros in front."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    flat = pc.list_flatten(values)
+    index = vocabulary.encode_and_learn(flat) if learn else vocabulary.encode(flat)
+    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
+    ends = np.cumsum(lengths.astype(np.int64))
+    slots = ends[:, None] - np.arange(length, 0, -1)[None, :]  # [N, L]
+    inside = slots >= (ends - lengths)[:, None]
+    if len(index) == 0:
+        return np.zeros(slots.shape, dtype=np.int64)
+    return np.where(inside, index[np.where(inside, slots, 0)], 0)
+
+
+def numeric_values(
+    values: pa.Array | pa.ChunkedArray, transform: str, time_ms: IndexArray
+) -> FloatArray:
+    """Transform a canonical numeric column; null becomes NaN."""
+    raw = pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
+    if isinstance(values, pa.ChunkedArray):
+        raw = np.asarray(pc.cast(values, pa.float64()).to_numpy())
+    numbers = np.array(raw, dtype=np.float64)
+    numbers[_null_mask(values)] = np.nan
+    match transform:
+        case "log1p":
+            return np.log1p(numbers)
+        case "age_days":
+            return (time_ms - numbers) / MS_PER_DAY
+        case _:
+            return numbers
+
+
+def hour_of_day(time_ms: IndexArray, time_zone: str) -> IndexArray:
+    """Local hour 0..23."""
+    return (local_ms(time_ms, time_zone) // 3_600_000) % 24
+
+
+def local_ms(time_ms: IndexArray, time_zone: str) -> IndexArray:
+    """Wall-clock milliseconds: UTC plus the zone's offset at that moment."""
+    stamps = pd.DatetimeIndex(np.asarray(time_ms, dtype="datetime64[ms]"), tz="UTC")
+    wall = stamps.tz_convert(time_zone).tz_localize(None)
+    return wall.as_unit("ms").asi8.astype(np.int64)
+
+
+def _id_array(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.generic]:
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if pa.types.is_string(values.type):
+        return np.asarray(values.to_numpy(zero_copy_only=False), dtype=object)
+    return np.asarray(pc.fill_null(values, 0).to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _null_mask(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    mask = pc.is_null(values)
+    if isinstance(mask, pa.ChunkedArray):
+        mask = mask.combine_chunks()
+    return np.asarray(mask.to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def _vocabulary(ids: object) -> Vocabulary:
+    if not isinstance(ids, list):
+        raise TypeError("a vocabulary must be a list")
+    if not ids:
+        return Vocabulary()
+    if all(isinstance(value, str) for value in ids):
+        return Vocabulary(np.array(ids, dtype=object))
+    if all(isinstance(value, int) for value in ids):
+        return Vocabulary(np.array(ids, dtype=np.int64))
+    raise TypeError("a vocabulary must hold integers or texts")
+
+
+def _scale(pair: object) -> Scale:
+    mean, scale = pair  # type: ignore[misc]
+    return Scale(mean=float(mean), scale=float(scale))

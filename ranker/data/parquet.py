@@ -1,0 +1,142 @@
+"""Parquet files as a stream of located record batches; damage is named, our own files are checked.
+
+Memory stays bounded by `ParquetFile.iter_batches` without pre-buffering. Page checksums are
+verified where a file has them; in files without them silent damage can't be excluded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ranker.atomic import replacing_file
+
+BATCH_ROWS = 65_536
+
+
+class DataError(ValueError):
+    """Input data was rejected; the message says where, what was expected and what was got."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocatedBatch:
+    """Rows ``first_row ...`` of one row group of one file."""
+
+    file: Path
+    row_group: int
+    first_row: int
+    rows: pa.RecordBatch
+
+
+def find_files(path: Path) -> list[Path]:
+    """The Parquet files of ``path``: itself, or all below it, by name.
+
+    Raises:
+        DataError: nothing there, or a folder without Parquet files.
+    """
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    files = [
+        file
+        for file in sorted(path.rglob("*.parquet"))
+        if not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+    ]
+    if not files:
+        raise DataError(f"{path}: holds no *.parquet files")
+    return files
+
+
+def open_file(file: Path) -> pq.ParquetFile:
+    """Open one file, verifying page checksums on read.
+
+    Raises:
+        DataError: empty, truncated, not Parquet or unreadable; the file is named.
+    """
+    try:
+        size = file.stat().st_size
+        if size == 0:
+            raise DataError(f"{file}: is empty (0 bytes), expected a Parquet file")
+        with file.open("rb") as stream:
+            head = stream.read(4)
+            stream.seek(max(0, size - 4))
+            tail = stream.read(4)
+        if head != b"PAR1":
+            raise DataError(f"{file}: is not a Parquet file (it does not begin with PAR1)")
+        if tail != b"PAR1":
+            raise DataError(f"{file}: is truncated (it does not end with PAR1); copy it again")
+        return pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: can't be opened as Parquet: {_first_line(error)}") from None
+
+
+def stream(path: Path, columns: Sequence[str] | None = None) -> Iterator[LocatedBatch]:
+    """Read all rows of a file or folder in bounded memory (all columns when ``None``).
+
+    Raises:
+        DataError: damage, naming file, row group and, where it can be told, the column.
+    """
+    for file in find_files(path):
+        parquet = open_file(file)
+        for row_group in range(parquet.num_row_groups):
+            first_row = 0
+            batches = parquet.iter_batches(
+                batch_size=BATCH_ROWS, row_groups=[row_group], columns=columns
+            )
+            while True:
+                try:
+                    rows = next(batches, None)
+                except (pa.ArrowException, OSError) as error:
+                    column = _damaged_column(parquet, row_group)
+                    raise DataError(
+                        f"{file}: row group {row_group}{column}: damaged: {_first_line(error)}; "
+                        "copy the file again"
+                    ) from None
+                if rows is None:
+                    break
+                yield LocatedBatch(file=file, row_group=row_group, first_row=first_row, rows=rows)
+                first_row += rows.num_rows
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a small table whole (`stream`'s errors)."""
+    schema = open_file(find_files(path)[0]).schema_arrow
+    if columns is not None:
+        missing = [name for name in columns if name not in schema.names]
+        if missing:
+            raise DataError(
+                f"{path}: column {missing[0]!r} is missing; it has {sorted(schema.names)}"
+            )
+    batches = [located.rows for located in stream(path, columns)]
+    if batches:
+        try:
+            return pa.Table.from_batches(batches)
+        except pa.ArrowException as error:
+            raise DataError(f"{path}: its files differ in columns: {_first_line(error)}") from None
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    return schema.empty_table()
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write atomically with page checksums; equal tables give equal bytes."""
+    with replacing_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def _damaged_column(parquet: pq.ParquetFile, row_group: int) -> str:
+    for name in parquet.schema_arrow.names:
+        try:
+            parquet.read_row_group(row_group, columns=[name])
+        except (pa.ArrowException, OSError):
+            return f", column {name!r}"
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
