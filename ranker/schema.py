@@ -127,7 +127,9 @@ class TaskSpec(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.kind == "binary") != (self.loss == "log_loss"):
-            raise ValueError(f"task {self.name!r}: loss {self.loss} does not fit a {self.kind} task")
+            raise ValueError(
+                f"task {self.name!r}: loss {self.loss} does not fit a {self.kind} task"
+            )
         if self.kind == "binary" and (self.label_factor != 1 or self.cap is not None):
             raise ValueError(f"task {self.name!r}: a binary label has no factor and no cap")
         if self.kind == "regression" and self.threshold is not None:
@@ -187,7 +189,14 @@ class CounterSpec(Config):
 
 
 class Schema(Config):
-    """A log's columns, features and tasks; ``list_by`` says what a ranked list is in metrics."""
+    """A log's columns, features and tasks.
+
+    Attributes:
+        list_by: what a ranked list is in metrics: a request, or a user's impressions in a window.
+        scale_rows: standardisers and label scales are fitted on the first windows that together
+            hold so many rows, and frozen.
+        max_positions: deeper positions share the last one's parameters.
+    """
 
     name: str
     log: LogColumns
@@ -198,6 +207,7 @@ class Schema(Config):
     list_by: Literal["request", "user_window"] = "request"
     reporting_delay_s: float = Field(default=0.0, ge=0)
     max_positions: int = Field(default=50, ge=1)
+    scale_rows: int = Field(default=5_000, ge=1)
     features: tuple[FeatureSpec, ...]
     tasks: tuple[TaskSpec, ...] = Field(min_length=1)
     history: HistorySpec = HistorySpec()
@@ -351,7 +361,7 @@ class Schema(Config):
     @property
     def num_feedback_codes(self) -> int:
         """Size of the feedback vocabulary: 0 = no item, then one code per outcome combination."""
-        return 1 + 2 ** len(self.history.feedback)
+        return 1 + (1 << len(self.history.feedback))
 
     def _declared(self, name: str) -> FeatureSpec:
         return {feature.name: feature for feature in self.features}[name]

@@ -32,7 +32,8 @@ class Vocabulary:
     """Category -> index from 1 in order of first appearance; 0 = unknown or null."""
 
     def __init__(self, ids: npt.NDArray[np.int64] | npt.NDArray[np.object_] | None = None) -> None:
-        self._index = pd.Index(np.array([], dtype=object) if ids is None else ids)
+        raw = np.array([], dtype=object) if ids is None else ids
+        self._index = pd.Index(raw, dtype=raw.dtype)
 
     def __len__(self) -> int:
         """Number of rows an embedding of it needs: known ids and the unknown one."""
@@ -53,11 +54,10 @@ class Vocabulary:
         index = self._lookup(raw)
         new = raw[(index == 0) & ~_null_mask(values)]
         if len(new):
-            new_ids = pd.unique(new)
-            known = self._index if len(self._index) else pd.Index(np.array([], dtype=raw.dtype))
+            known = self.ids if len(self._index) else np.array([], dtype=raw.dtype)
             if known.dtype != raw.dtype:
                 raise DataError(f"ids changed their type from {known.dtype} to {raw.dtype}")
-            self._index = known.append(pd.Index(new_ids, dtype=raw.dtype))
+            self._index = pd.Index(np.concatenate([known, pd.unique(new)]), dtype=raw.dtype)
             index = self._lookup(raw)
         index[_null_mask(values)] = 0
         return index
@@ -75,7 +75,7 @@ class Vocabulary:
     def _lookup(self, raw: npt.NDArray[np.generic]) -> IndexArray:
         if len(self._index) == 0:
             return np.zeros(len(raw), dtype=np.int64)
-        return self._index.get_indexer(pd.Index(raw)).astype(np.int64) + 1
+        return self._index.get_indexer(pd.Index(raw, dtype=raw.dtype)).astype(np.int64) + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,5 +248,6 @@ def _vocabulary(ids: object) -> Vocabulary:
 
 
 def _scale(pair: object) -> Scale:
-    mean, scale = pair  # type: ignore[misc]
-    return Scale(mean=float(mean), scale=float(scale))
+    if not isinstance(pair, list) or len(pair) != 2:
+        raise TypeError("a scale must be [mean, scale]")
+    return Scale(mean=float(pair[0]), scale=float(pair[1]))

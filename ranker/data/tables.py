@@ -233,11 +233,11 @@ def _fits(got: pa.DataType, type_class: str) -> bool:
     number = pa.types.is_integer(got) or pa.types.is_floating(got) or pa.types.is_boolean(got)
     match type_class:
         case "id":
-            return number or _is_text(got)
+            return bool(number or _is_text(got))
         case "integer":
             return bool(pa.types.is_integer(got))
         case "number":
-            return number
+            return bool(number)
         case "time":
             return bool(pa.types.is_integer(got) or pa.types.is_timestamp(got))
         case "date":
@@ -469,8 +469,8 @@ def _row_hash(rows: pa.RecordBatch) -> npt.NDArray[np.int64]:
     for name, values in frame.items():
         if len(values) and isinstance(values.iloc[0], list | dict | np.ndarray):
             frame[name] = values.astype(str)
-    hashed: npt.NDArray[np.uint64] = pd.util.hash_pandas_object(frame, index=False).to_numpy()
-    return hashed.view(np.int64)
+    hashed = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    return np.asarray(hashed).astype(np.uint64).view(np.int64)
 
 
 def _floats(values: pa.Array) -> FloatArray:

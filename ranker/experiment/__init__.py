@@ -1,0 +1,1 @@
+"""The offline A/B laboratory: two arms, simulated outcomes, lifts with intervals."""

@@ -1,0 +1,256 @@
+"""Configs of the model, and how they and a schema become a `RankingModel`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Literal, assert_never
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from ranker.config import Config
+from ranker.models.embedder import Embedder, InputLayout, InputNormalization
+from ranker.models.heads import BinaryHead, Head, LabelScale, SquaredHead, SquaredLog1pHead
+from ranker.models.initial_rows import initial_rows
+from ranker.models.layers import Activation, LayerStyle, Normalization
+from ranker.models.mmoe import GateInput, MMoE
+from ranker.models.position import PositionTower
+from ranker.models.ranking_model import Bottom, RankingModel
+from ranker.models.shared_bottom import SharedBottom
+from ranker.models.towers import Towers
+from ranker.schema import FeatureSpec, Schema, TaskSpec
+
+Ids = Sequence[int] | Sequence[str] | NDArray[np.generic]
+Width = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+FEEDBACK = "feedback"
+DEVICE = "device"
+
+
+class SharedBottomConfig(Config):
+    """See `ranker.models.shared_bottom.SharedBottom`."""
+
+    kind: Literal["shared_bottom"] = "shared_bottom"
+    widths: tuple[Width, ...] = Field(default=(256, 128), min_length=1)
+
+
+class MMoEConfig(Config):
+    """See `ranker.models.mmoe.MMoE`; without ``shared_widths`` experts sit on the input."""
+
+    kind: Literal["mmoe"] = "mmoe"
+    shared_widths: tuple[Width, ...] = ()
+    num_experts: int = Field(default=8, ge=1)
+    expert_widths: tuple[Width, ...] = Field(default=(128, 64), min_length=1)
+    gate_input: GateInput = "shared"
+    expert_dropout: Probability = 0.1
+
+
+class PositionTowerConfig(Config):
+    """See `ranker.models.position.PositionTower`; built only where the log has positions."""
+
+    kind: Literal["shallow"] = "shallow"
+    dropout: Probability = 0.1
+
+
+class NoPositionTowerConfig(Config):
+    """Leave positions unexplained even where the log has them."""
+
+    kind: Literal["none"] = "none"
+
+
+class ModelConfig(Config):
+    """The model but for what the schema says.
+
+    Attributes:
+        normalization: of hidden layers; ``input_normalization`` of the embedded columns.
+        dropout: of hidden units.
+        id_dropout: of categorical features, which become unknown.
+        exclude_features: declared or computed features that the model doesn't read.
+    """
+
+    embedding_width: Width = 16
+    bottom: Annotated[SharedBottomConfig | MMoEConfig, Field(discriminator="kind")] = MMoEConfig()
+    tower_widths: tuple[Width, ...] = (32,)
+    position_tower: Annotated[
+        PositionTowerConfig | NoPositionTowerConfig, Field(discriminator="kind")
+    ] = PositionTowerConfig()
+    activation: Activation = "relu"
+    normalization: Normalization = "batch"
+    input_normalization: InputNormalization = "batch"
+    dropout: Probability = 0.0
+    id_dropout: Probability = 0.05
+    exclude_features: tuple[str, ...] = ()
+
+
+def build_model(
+    config: ModelConfig,
+    schema: Schema,
+    *,
+    ids_by_vocabulary: Mapping[str, Ids],
+    label_scales: Mapping[str, LabelScale],
+    seed: int,
+) -> RankingModel:
+    """Build the model of ``schema``'s features and tasks, all weights a function of ``seed``.
+
+    Row i + 1 of a vocabulary's table belongs to its i-th id. The dense layers' weights depend on
+    neither ids nor their number, so a model grown later equals one built with all ids. The global
+    random state stays as it was.
+
+    Raises:
+        ValueError: unknown excluded feature, or ids or a label scale that are missing or unusable.
+    """
+    tasks = tuple(task.name for task in schema.tasks)
+    missing = [task for task in tasks if task not in label_scales]
+    if missing:
+        raise ValueError(f"model: no label scale for tasks {missing}; measure_label_scale gives it")
+    inputs = input_layout(schema, exclude=config.exclude_features)
+    tables = _tables(inputs, schema, ids_by_vocabulary, seed=seed, width=config.embedding_width)
+    style = LayerStyle(
+        activation=config.activation, normalization=config.normalization, dropout=config.dropout
+    )
+    heads = {task.name: _head(task, label_scales[task.name]) for task in schema.tasks}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        embedder = Embedder(
+            inputs=inputs,
+            tables=tables,
+            id_dropout=config.id_dropout,
+            normalization=config.input_normalization,
+        )
+        bottom = _bottom(config.bottom, in_width=embedder.out_width, tasks=tasks, style=style)
+        return RankingModel(
+            embedder=embedder,
+            bottom=bottom,
+            towers=Towers(
+                in_width=bottom.out_width,
+                widths=config.tower_widths,
+                initial_logits={task: head.initial_logit for task, head in heads.items()},
+                style=style,
+            ),
+            heads=heads,
+            position_tower=_position_tower(config.position_tower, schema, ids_by_vocabulary),
+        )
+
+
+def input_layout(schema: Schema, *, exclude: Iterable[str] = ()) -> InputLayout:
+    """How the model reads the schema's features, without those in ``exclude``.
+
+    The candidate's counterparts of the history are the item's categorical features that share a
+    vocabulary with it; the query item's share it too, but are no property of the candidate.
+    """
+    excluded = set(exclude)
+    names = [feature.name for feature in schema.all_features]
+    for name in sorted(excluded - set(names)):
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"model: exclude_features names {name!r}, which is no feature{hint}")
+    features = [feature for feature in schema.all_features if feature.name not in excluded]
+    computed = {feature.name for feature in schema.history_features}
+    sequences = [feature for feature in features if feature.kind == "sequence"]
+    history = _vocabularies(schema, [f for f in sequences if f.name in computed])
+    categorical = [feature for feature in features if feature.kind == "categorical"]
+    of_item = _vocabularies(schema, [f for f in categorical if f.owner == "item"])
+    numeric = [feature for feature in features if feature.kind == "numeric"]
+    return InputLayout(
+        categorical=_vocabularies(schema, categorical),
+        sequences=_vocabularies(schema, [f for f in sequences if f.name not in computed]),
+        history=history,
+        candidate=tuple(name for name, v in of_item.items() if v in set(history.values())),
+        numeric=tuple(feature.name for feature in numeric if not feature.nullable),
+        nullable=tuple(feature.name for feature in numeric if feature.nullable),
+    )
+
+
+def _vocabularies(schema: Schema, features: Sequence[FeatureSpec]) -> dict[str, str]:
+    return {feature.name: schema.vocabulary_of(feature) for feature in features}
+
+
+def _tables(
+    inputs: InputLayout,
+    schema: Schema,
+    ids_by_vocabulary: Mapping[str, Ids],
+    *,
+    seed: int,
+    width: int,
+) -> dict[str, Tensor]:
+    used = {**inputs.categorical, **inputs.sequences, **inputs.history}
+    tables = {}
+    for vocabulary in dict.fromkeys(used.values()):
+        ids = ids_by_vocabulary.get(vocabulary)
+        if vocabulary == FEEDBACK and vocabulary not in schema.vocabularies:
+            ids = np.arange(1, schema.num_feedback_codes)
+        if ids is None:
+            raise ValueError(
+                f"model: no ids for vocabulary {vocabulary!r}; got {sorted(ids_by_vocabulary)}"
+            )
+        rows = initial_rows(ids, seed=seed, vocabulary=vocabulary, width=width)
+        tables[vocabulary] = torch.cat([torch.zeros(1, width), rows])
+    return tables
+
+
+def _bottom(
+    config: SharedBottomConfig | MMoEConfig,
+    *,
+    in_width: int,
+    tasks: Sequence[str],
+    style: LayerStyle,
+) -> Bottom:
+    match config:
+        case SharedBottomConfig():
+            return SharedBottom(in_width=in_width, widths=config.widths, tasks=tasks, style=style)
+        case MMoEConfig():
+            return MMoE(
+                in_width=in_width,
+                shared_widths=config.shared_widths,
+                num_experts=config.num_experts,
+                expert_widths=config.expert_widths,
+                tasks=tasks,
+                gate_input=config.gate_input,
+                expert_dropout=config.expert_dropout,
+                style=style,
+            )
+        case _:
+            assert_never(config)
+
+
+def _head(task: TaskSpec, scale: LabelScale) -> Head:
+    try:
+        match task.loss:
+            case "log_loss":
+                return BinaryHead(base_rate=scale.mean)
+            case "squared":
+                return SquaredHead(mean=scale.mean, scale=scale.scale)
+            case "squared_log1p":
+                return SquaredLog1pHead(mean=scale.mean, scale=scale.scale)
+            case "":
+                raise AssertionError("a TaskSpec fills in its loss")
+            case _:
+                assert_never(task.loss)
+    except ValueError as error:
+        raise ValueError(f"task {task.name!r}: {error}") from None
+
+
+def _position_tower(
+    config: PositionTowerConfig | NoPositionTowerConfig,
+    schema: Schema,
+    ids_by_vocabulary: Mapping[str, Ids],
+) -> PositionTower | None:
+    if schema.log.position is None:
+        return None
+    match config:
+        case NoPositionTowerConfig():
+            return None
+        case PositionTowerConfig():
+            devices = () if schema.log.device is None else ids_by_vocabulary.get(DEVICE, ())
+            return PositionTower(
+                num_positions=schema.max_positions,
+                num_devices=len(devices),
+                tasks=[task.name for task in schema.tasks],
+                dropout=config.dropout,
+            )
+        case _:
+            assert_never(config)

@@ -1,0 +1,219 @@
+"""Many predictions a candidate become one score.
+
+`N` candidates. The tasks' predictions come in the labels' units, by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self, assert_never
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from ranker.config import Config, parse_config
+from ranker.schema import TaskSpec
+
+FloatArray = npt.NDArray[np.floating]
+Float64Array = npt.NDArray[np.float64]
+
+PROBABILITY_FLOOR = 1e-6  # ε: a predicted 0 must not decide a product alone
+MAX_LOG_SCORE = 700.0  # exp of more overflows float64, of less than its negative underflows
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ScoreWeights(Config):
+    """How predictions become a score; a task not named in ``weights`` weighs 0."""
+
+    combination: Literal["weighted_product", "weighted_sum"] = "weighted_product"
+    weights: dict[str, Weight]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not any(weight > 0 for weight in self.weights.values()):
+            raise ValueError(
+                "all score weights are 0, so every candidate would score alike; "
+                "give at least one task a weight > 0"
+            )
+        return self
+
+
+def default_score_weights(tasks: Sequence[TaskSpec]) -> ScoreWeights:
+    """The weighted product with the schema's default weights.
+
+    Raises:
+        ValueError: the schema gives no task a score weight.
+    """
+    return ScoreWeights(weights={task.name: task.score_weight for task in tasks})
+
+
+def check_score_weights(score_weights: ScoreWeights, *, tasks: Sequence[TaskSpec]) -> None:
+    """Compare the weights' names with the schema's.
+
+    Raises:
+        ValueError: a weight for an unknown task; the message lists the known ones.
+    """
+    known = [task.name for task in tasks]
+    for name in score_weights.weights:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"score weights: unknown task {name!r}{hint} (tasks: {known})")
+
+
+def combine(
+    predictions: Mapping[str, FloatArray],
+    *,
+    score_weights: ScoreWeights,
+    tasks: Sequence[TaskSpec],
+) -> Float64Array:
+    """Score candidates from the model's predictions, conditional ones still conditional: [N].
+
+    Raises:
+        ValueError: see `check_score_weights`, `unconditional`, `weighted_product`, `weighted_sum`.
+    """
+    check_score_weights(score_weights, tasks=tasks)
+    multiplied = unconditional(predictions, tasks)
+    match score_weights.combination:
+        case "weighted_product":
+            return weighted_product(multiplied, score_weights.weights, tasks)
+        case "weighted_sum":
+            return weighted_sum(multiplied, score_weights.weights, tasks)
+        case _:
+            assert_never(score_weights.combination)
+
+
+def unconditional(
+    predictions: Mapping[str, FloatArray], tasks: Sequence[TaskSpec]
+) -> dict[str, Float64Array]:
+    """Multiply each conditional task's prediction by its condition's; others stay as they are.
+
+    P(rated and liked) = P(liked | rated) P(rated). To be applied once: the result no longer says
+    what it has been multiplied by.
+
+    Raises:
+        ValueError: a prediction of no known task, or without that of the task it depends on.
+    """
+    task_by_name = {task.name: task for task in tasks}
+    multiplied: dict[str, Float64Array] = {}
+    for name, values in predictions.items():
+        if name not in task_by_name:
+            raise ValueError(
+                f"predictions: unknown task {name!r}; expected one of {list(task_by_name)}"
+            )
+        condition = task_by_name[name].conditional_on
+        multiplied[name] = values.astype(np.float64)
+        if condition is not None:
+            if condition not in predictions:
+                raise ValueError(
+                    f"predictions: task {name!r} is conditional on {condition!r}, whose "
+                    f"predictions are missing (got {list(predictions)})"
+                )
+            multiplied[name] = multiplied[name] * predictions[condition]
+    return multiplied
+
+
+def weighted_product(
+    predictions: Mapping[str, FloatArray],
+    weights: Mapping[str, float],
+    schema_tasks: Sequence[TaskSpec],
+) -> Float64Array:
+    """exp(sum_k w_k log g_k): [N], > 0.
+
+    g = p + ε for binary tasks and 1 - p + ε for negative ones; 1 + value for regression tasks and
+    1 / (1 + value) for negative ones, values below 0 counting as 0. Multiplying all weights by one
+    factor keeps the order.
+
+    Args:
+        predictions: by task, each [N], unconditional.
+        weights: by task, >= 0; tasks left out weigh 0.
+        schema_tasks: their kinds and directions.
+
+    Raises:
+        ValueError: weights that are negative, not finite, all 0 or of unknown tasks; predictions
+            that are missing, not finite, of unequal length, or no probabilities in a binary task;
+            weights so large that the product leaves the range of float64.
+    """
+    weighed = _weighed_tasks(predictions, weights, schema_tasks)
+    log_score = sum(
+        (weights[task.name] * _log_gain(predictions[task.name], task) for task in weighed),
+        start=np.zeros(1),
+    )
+    extreme = np.abs(log_score).max(initial=0.0)
+    if extreme > MAX_LOG_SCORE:
+        raise ValueError(
+            f"score weights: the weighted product leaves the range of float64 (log score "
+            f"{extreme:.0f}, at most {MAX_LOG_SCORE:.0f}); divide all weights by one number: the "
+            "order of the candidates stays"
+        )
+    return np.exp(log_score)
+
+
+def weighted_sum(
+    predictions: Mapping[str, FloatArray],
+    weights: Mapping[str, float],
+    schema_tasks: Sequence[TaskSpec],
+) -> Float64Array:
+    """sum_k ± w_k prediction_k, minus for tasks of negative direction: [N].
+
+    Arguments and errors as in `weighted_product`, but any finite value of a regression task counts
+    as it is.
+    """
+    weighed = _weighed_tasks(predictions, weights, schema_tasks)
+    return sum(
+        (_signed_weight(task, weights) * predictions[task.name] for task in weighed),
+        start=np.zeros(1),
+    )
+
+
+def _signed_weight(task: TaskSpec, weights: Mapping[str, float]) -> np.float64:
+    # float64 also where predictions are float32
+    return np.float64(weights[task.name] if task.direction == "positive" else -weights[task.name])
+
+
+def _log_gain(prediction: FloatArray, task: TaskSpec) -> Float64Array:
+    values = prediction.astype(np.float64)
+    if task.kind == "binary":
+        p = values if task.direction == "positive" else 1.0 - values
+        return np.log(p + PROBABILITY_FLOOR)
+    log_gain = np.log1p(np.maximum(values, 0.0))
+    return log_gain if task.direction == "positive" else -log_gain
+
+
+def _weighed_tasks(
+    predictions: Mapping[str, FloatArray],
+    weights: Mapping[str, float],
+    schema_tasks: Sequence[TaskSpec],
+) -> list[TaskSpec]:
+    """The tasks of positive weight, in the schema's order, after all checks."""
+    checked = parse_config(ScoreWeights, {"weights": dict(weights)}, source="score weights")
+    check_score_weights(checked, tasks=schema_tasks)
+    weighed = [task for task in schema_tasks if weights.get(task.name, 0) > 0]
+    for task in weighed:
+        if task.name not in predictions:
+            raise ValueError(
+                f"predictions: task {task.name!r} has a score weight but no predictions "
+                f"(got {list(predictions)})"
+            )
+        _check_values(predictions[task.name], task)
+    lengths = {task.name: len(predictions[task.name]) for task in weighed}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"predictions: tasks must have equal lengths, got {lengths}")
+    return weighed
+
+
+def _check_values(values: FloatArray, task: TaskSpec) -> None:
+    bad = ~np.isfinite(values)
+    expected = "finite"
+    if task.kind == "binary":
+        bad |= (values < 0) | (values > 1)
+        expected = "a probability in [0, 1]"
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(
+            f"predictions: task {task.name!r} must be {expected}, got {values[row]} in row {row} "
+            f"({int(bad.sum())} such rows)"
+        )
