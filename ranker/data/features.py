@@ -126,16 +126,15 @@ def encode_rows(rows: pa.Table, source: FeatureSource, *, learn: bool) -> Encode
 
 
 def fit_scales(columns: Mapping[str, ColumnArray], encoders: Encoders, schema: Schema) -> None:
-    """Fit standardisers of numeric features and scales of regression labels on ``columns``."""
+    """Fit standardisers of numeric features and label scales on ``columns``."""
     for feature in schema.all_features:
         if feature.kind == "numeric":
             values = columns[f"feature.{feature.name}"].astype(np.float64)
             encoders.standardisers[feature.name] = fit_scale(values)
     for task in schema.tasks:
         label = columns[f"label.{task.name}"].astype(np.float64)
-        if task.kind == "regression":
-            learned = np.log1p(label) if task.loss == "squared_log1p" else label
-            encoders.label_scales[task.name] = fit_scale(learned)
+        learned = np.log1p(label) if task.loss == "squared_log1p" else label
+        encoders.label_scales[task.name] = fit_scale(learned)
 
 
 def standardise_columns(

@@ -85,7 +85,7 @@ def fit_logistic_regression(
     coefficients, intercept = np.zeros(means.size), float(logit(base_rate))
     if 0 < base_rate < 1:
         # Newton steps on the F x F Hessian: a handful suffice where rows far outnumber features
-        model = LogisticRegression(C=1 / L2_PENALTY, solver="newton-cholesky", max_iter=100)
+        model = LogisticRegression(C=1 / L2_PENALTY, solver="newton-cholesky", tol=1e-8)
         model.fit(_standardise(features, means, scales), labels)
         coefficients, intercept = model.coef_[0], float(model.intercept_[0])
     return LinearBaseline(

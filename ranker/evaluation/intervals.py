@@ -93,7 +93,7 @@ def percentile_estimate(
         reason = f"no interval: fewer than {MIN_USERS} users"
         return Estimate(value=float(value), ci_low=None, ci_high=None, reason=reason)
     finite = replicates[np.isfinite(replicates)]
-    undefined_share = 1 - finite.size / replicates.size
+    undefined_share = (replicates.size - finite.size) / replicates.size
     if undefined_share > MAX_UNDEFINED_SHARE:
         reason = f"no interval: undefined in {undefined_share:.0%} of the bootstrap replicates"
         return Estimate(value=float(value), ci_low=None, ci_high=None, reason=reason)

@@ -113,14 +113,14 @@ def comparable(name: str, values: FloatArray) -> FloatArray:
         return values
     logs = np.full_like(values, np.nan)
     np.log(values, out=logs, where=values > 0)
-    distances: FloatArray = np.abs(logs)
-    return distances
+    return np.abs(logs)
 
 
 def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     """Divide elementwise; NaN where ``denominator`` is not above 0."""
-    undefined = np.full(np.broadcast(numerator, denominator).shape, np.nan)
-    return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
+    quotients = np.full(np.broadcast(numerator, denominator).shape, np.nan)
+    np.divide(numerator, denominator, out=quotients, where=denominator > 0)
+    return quotients
 
 
 def sum_by(codes: IntArray, values: FloatArray, num_codes: int) -> FloatArray:

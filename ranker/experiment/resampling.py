@@ -43,12 +43,14 @@ class RowsByUser:
         ends = np.cumsum(counts)
         total = int(ends[-1]) if len(ends) else 0
         place = np.arange(total) - np.repeat(ends - counts, counts)
-        return self.order[np.repeat(self.starts[picks], counts) + place]
+        rows: IntArray = self.order[np.repeat(self.starts[picks], counts) + place]
+        return rows
 
 
 def resample(user_codes: IntArray, *, rng: np.random.Generator) -> IntArray:
     """As many of ``user_codes`` as there are, drawn with replacement."""
     if len(user_codes) == 0:
         return user_codes
-    picks = rng.integers(len(user_codes), size=len(user_codes))
-    return user_codes[picks]
+    picks: IntArray = rng.integers(len(user_codes), size=len(user_codes))
+    drawn: IntArray = user_codes[picks]
+    return drawn

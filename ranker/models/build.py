@@ -42,7 +42,7 @@ class MMoEConfig(Config):
     """See `ranker.models.mmoe.MMoE`; without ``shared_widths`` experts sit on the input."""
 
     kind: Literal["mmoe"] = "mmoe"
-    shared_widths: tuple[Width, ...] = ()
+    shared_widths: tuple[Width, ...] = (128,)
     num_experts: int = Field(default=8, ge=1)
     expert_widths: tuple[Width, ...] = Field(default=(128, 64), min_length=1)
     gate_input: GateInput = "shared"
@@ -180,16 +180,22 @@ def _tables(
     used = {**inputs.categorical, **inputs.sequences, **inputs.history}
     tables = {}
     for vocabulary in dict.fromkeys(used.values()):
-        ids = ids_by_vocabulary.get(vocabulary)
+        ids: Ids
         if vocabulary == FEEDBACK and vocabulary not in schema.vocabularies:
             ids = np.arange(1, schema.num_feedback_codes)
-        if ids is None:
-            raise ValueError(
-                f"model: no ids for vocabulary {vocabulary!r}; got {sorted(ids_by_vocabulary)}"
-            )
+        else:
+            ids = _ids_of(vocabulary, ids_by_vocabulary)
         rows = initial_rows(ids, seed=seed, vocabulary=vocabulary, width=width)
         tables[vocabulary] = torch.cat([torch.zeros(1, width), rows])
     return tables
+
+
+def _ids_of(vocabulary: str, ids_by_vocabulary: Mapping[str, Ids]) -> Ids:
+    if vocabulary not in ids_by_vocabulary:
+        raise ValueError(
+            f"model: no ids for vocabulary {vocabulary!r}; got {sorted(ids_by_vocabulary)}"
+        )
+    return ids_by_vocabulary[vocabulary]
 
 
 def _bottom(
@@ -245,10 +251,12 @@ def _position_tower(
         case NoPositionTowerConfig():
             return None
         case PositionTowerConfig():
-            devices = () if schema.log.device is None else ids_by_vocabulary.get(DEVICE, ())
+            num_devices = 0
+            if schema.log.device is not None:
+                num_devices = len(_ids_of(DEVICE, ids_by_vocabulary))
             return PositionTower(
                 num_positions=schema.max_positions,
-                num_devices=len(devices),
+                num_devices=num_devices,
                 tasks=[task.name for task in schema.tasks],
                 dropout=config.dropout,
             )

@@ -162,8 +162,8 @@ class Embedder(nn.Module):
     def _look_up(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Feature -> [B, L, W] (L = 1 for categorical), with one lookup a vocabulary.
 
-        One lookup means one sparse gradient a table, and `split` gives its parts back without the
-        full-sized zeros that slicing would make in the backward pass.
+        One lookup means one sparse gradient a table, and a split, unlike slices, needs no
+        full-sized zeros in the backward pass.
         """
         indices = {name: features[name][:, None] for name in self.inputs.categorical}
         if self.training and self.id_dropout > 0 and indices:
@@ -171,7 +171,8 @@ class Embedder(nn.Module):
             columns = torch.cat([indices[name] for name in names], dim=1)  # [B, categorical]
             dropped = torch.rand(columns.shape, device=columns.device) < self.id_dropout
             columns = columns.masked_fill(dropped, 0)
-            indices = dict(zip(names, columns.split(1, dim=1), strict=True))
+            single = torch.split_with_sizes(columns, [1] * len(names), dim=1)  # [B, 1] each
+            indices = dict(zip(names, single, strict=True))
         for name in (*self.inputs.sequences, *self.inputs.history):
             indices[name] = features[name]
         vectors: dict[str, Tensor] = {}
@@ -179,9 +180,8 @@ class Embedder(nn.Module):
             parts = [indices[name] for name in names_of]
             found = self.table(vocabulary)(torch.cat(parts, dim=1))  # [B, sum of L, W]
             lengths = [part.shape[1] for part in parts]
-            vectors.update(
-                zip(names_of, torch.split_with_sizes(found, lengths, dim=1), strict=True)
-            )
+            split = torch.split_with_sizes(found, lengths, dim=1)
+            vectors.update(zip(names_of, split, strict=True))
         return vectors
 
     def _pool_history(

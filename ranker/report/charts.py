@@ -15,6 +15,7 @@ from ranker.report.figure import (
     PURPLE,
     TEAL,
     Chart,
+    LegendEntry,
     error_bars,
     finish,
     safe,
@@ -24,7 +25,15 @@ from ranker.report.figure import (
 from ranker.report.markup import count, estimate_text, lift_text, metric_label
 
 _MODEL_COLORS = (BLUE, ORANGE, GREY, TEAL, PURPLE)
-_MODEL_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x")
+_MODEL_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down")
+_GLYPHS = {
+    "circle": "●",
+    "circle-open": "○",
+    "diamond": "◆",
+    "square": "■",
+    "triangle-up": "▲",
+    "triangle-down": "▼",
+}
 _VERDICT_COLORS: dict[Verdict, str] = {"better": TEAL, "worse": ORANGE, "cannot_tell": GREY}
 _VERDICT_SYMBOLS: dict[Verdict, str] = {
     "better": "triangle-up",
@@ -43,7 +52,6 @@ def rows_chart(windows: Sequence[WindowRows]) -> Chart:
         figure.add_bar(
             x=[i for i, _ in chosen],
             y=[window.rows for _, window in chosen],
-            name=split or "rows",
             marker_color=_SPLIT_COLORS[split],
             hovertext=[safe(f"{w.label}: {count(w.rows)} rows") for _, w in chosen],
             hoverinfo="text",
@@ -53,8 +61,12 @@ def rows_chart(windows: Sequence[WindowRows]) -> Chart:
     )
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(rangemode="tozero", nticks=5, tickformat=",d")
+    legend = [
+        LegendEntry(name=split or "other", color=_SPLIT_COLORS[split], glyph=_GLYPHS["square"])
+        for split in dict.fromkeys(window.split for window in windows)
+    ]
     said = ", ".join(f"{w.label} {count(w.rows)} {w.split}".rstrip() for w in windows)
-    return finish(figure, title="Rows per window", description=said, height_px=250)
+    return finish(figure, title="Rows per window", description=said, height_px=220, legend=legend)
 
 
 def models_chart(tasks: Sequence[TaskMetrics]) -> Chart:
@@ -74,8 +86,13 @@ def models_chart(tasks: Sequence[TaskMetrics]) -> Chart:
         + ", ".join(f"{m.model} {estimate_text(task.headline(m.model))}" for m in task.models)
         for task in tasks
     )
-    height = 76 + len(rows) * max(30, 13 * len(names))
-    return finish(figure, title=f"{metric} by task", description=said, height_px=height)
+    legend = [
+        LegendEntry(name=name, color=_model_color(i), glyph=_GLYPHS[_model_symbol(i)])
+        for i, name in enumerate(names)
+    ]
+    height = 46 + len(rows) * max(30, 13 * len(names))
+    title = f"{metric} by task"
+    return finish(figure, title=title, description=said, height_px=height, legend=legend)
 
 
 def lift_chart(lifts: Sequence[LiftRow]) -> Chart:
@@ -96,8 +113,16 @@ def lift_chart(lifts: Sequence[LiftRow]) -> Chart:
     figure.update_yaxes(range=[len(labels) - 0.5, -0.5], zeroline=False)
     figure.update_xaxes(ticksuffix=" %", nticks=7, zeroline=False)
     said = "; ".join(f"{row.metric} {lift_text(row.lift)}" for row in lifts)
-    height = 80 + 28 * len(labels)
-    return finish(figure, title="Lift by metric", description=said, height_px=height)
+    legend = [
+        LegendEntry(
+            name=verdict.replace("cannot_tell", "can’t tell"),
+            color=_VERDICT_COLORS[verdict],
+            glyph=_GLYPHS[_VERDICT_SYMBOLS[verdict]],
+        )
+        for verdict in dict.fromkeys(row.verdict for _, row in placed)
+    ]
+    title, height = "Lift by metric", 46 + 28 * len(labels)
+    return finish(figure, title=title, description=said, height_px=height, legend=legend)
 
 
 def _add_model(
@@ -110,7 +135,7 @@ def _add_model(
     ]
     values = [estimate.value for _, estimate in chosen]
     offset = 0.0 if num_models == 1 else 0.5 * (index / (num_models - 1) - 0.5)
-    color = _MODEL_COLORS[index % len(_MODEL_COLORS)]
+    color = _model_color(index)
     figure.add_scatter(
         x=values,
         y=[y + offset for y, _ in chosen],
@@ -118,11 +143,18 @@ def _add_model(
             values, [e.ci_low for _, e in chosen], [e.ci_high for _, e in chosen], color
         ),
         mode="markers",
-        name=safe(shorten(name)),
-        marker={"color": color, "size": 8, "symbol": _MODEL_SYMBOLS[index % len(_MODEL_SYMBOLS)]},
+        marker={"color": color, "size": 8, "symbol": _model_symbol(index)},
         hovertext=[safe(f"{name}: {estimate_text(estimate)}") for _, estimate in chosen],
         hoverinfo="text",
     )
+
+
+def _model_color(index: int) -> str:
+    return _MODEL_COLORS[index % len(_MODEL_COLORS)]
+
+
+def _model_symbol(index: int) -> str:
+    return _MODEL_SYMBOLS[index % len(_MODEL_SYMBOLS)]
 
 
 def _add_lifts(figure: go.Figure, rows: Sequence[tuple[int, LiftRow]], verdict: Verdict) -> None:
@@ -139,7 +171,6 @@ def _add_lifts(figure: go.Figure, rows: Sequence[tuple[int, LiftRow]], verdict: 
             color,
         ),
         mode="markers",
-        name={"better": "better", "worse": "worse", "cannot_tell": "can’t tell"}[verdict],
         marker={"color": color, "size": 10, "symbol": _VERDICT_SYMBOLS[verdict]},
         hovertext=[safe(f"{row.metric}: {lift_text(row.lift)}") for _, row in chosen],
         hoverinfo="text",

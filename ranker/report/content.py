@@ -310,7 +310,10 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportContent:
-    """All that one page says; a section that is None is left out and listed as left out."""
+    """All that one page says; a section that is None is left out and listed as left out.
+
+    The page calls the intervals of ``metrics`` 95 % intervals that resample whole users.
+    """
 
     title: str
     subtitle: str

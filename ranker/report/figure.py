@@ -17,6 +17,15 @@ _LABEL_LENGTH = 26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LegendEntry:
+    """A name, its colour (our own, not the caller's) and a character shaped like its symbol."""
+
+    name: str
+    color: str
+    glyph: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
     """A figure and what people who can't see it are told.
 
@@ -28,24 +37,37 @@ class Chart:
     description: str
     height_px: int
     figure_json: str
+    legend: Sequence[LegendEntry] = ()
 
 
-def finish(figure: go.Figure, *, title: str, description: str, height_px: int) -> Chart:
-    """Lay out a figure. Text and grid colours are left to the page's theme."""
-    num_named = sum(trace.name is not None for trace in figure.data)
+def finish(
+    figure: go.Figure,
+    *,
+    title: str,
+    description: str,
+    height_px: int,
+    legend: Sequence[LegendEntry] = (),
+) -> Chart:
+    """Lay out a figure. Text and grid colours are left to the page's theme.
+
+    The legend is the page's too: Plotly's own covers the data where the page is narrow.
+    """
     figure.update_layout(
         template="none",
         dragmode=False,
         hovermode="closest",
-        showlegend=num_named > 1,
-        legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
-        margin={"l": 8, "r": 14, "t": 34 if num_named > 1 else 10, "b": 8},
+        showlegend=False,
+        margin={"l": 8, "r": 14, "t": 10, "b": 8},
         bargap=0.25,
     )
     figure.update_xaxes(fixedrange=True, automargin=True)
     figure.update_yaxes(fixedrange=True, automargin=True, ticklabelstandoff=5)
     return Chart(
-        title=title, description=description, height_px=height_px, figure_json=figure.to_json()
+        title=title,
+        description=description,
+        height_px=height_px,
+        figure_json=figure.to_json(),
+        legend=legend if len(legend) > 1 else (),
     )
 
 

@@ -210,13 +210,14 @@ def _interval(estimate: Estimate, write: Callable[[float], str]) -> str:
 
 
 def _estimate_decimals(estimate: Estimate | None) -> int:
-    """As many as the value asks for, and enough to tell the ends of its interval apart."""
+    """As many as the value asks for, and enough to see the interval's width and its ends' signs."""
     if estimate is None or estimate.value is None:
         return 0
-    decimals = _decimals(estimate.value)
-    if estimate.ci_low is None or estimate.ci_high is None or estimate.ci_low == estimate.ci_high:
-        return decimals
-    return max(decimals, min(6, _leading_zeros(estimate.ci_high - estimate.ci_low) + 1))
+    sizes = []
+    if estimate.ci_low is not None and estimate.ci_high is not None:
+        sizes = [estimate.ci_low, estimate.ci_high, estimate.ci_high - estimate.ci_low]
+    needed = [min(6, _leading_zeros(size) + 1) for size in sizes if 0 < abs(size) < 1]
+    return max([_decimals(estimate.value), *needed])
 
 
 def _decimals(value: float) -> int:

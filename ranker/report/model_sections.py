@@ -45,7 +45,7 @@ def metrics_section(tasks: Sequence[TaskMetrics]) -> Html:
         _main_table(tasks),
         element(
             "p",
-            escape("Each dot is a model, its bar the interval; further right is better for AUC."),
+            escape("Each dot is a model, its bar the interval; an AUC is better further right."),
             css_class="how",
         ),
         *charts,
@@ -140,12 +140,11 @@ def _main_table(tasks: Sequence[TaskMetrics]) -> Html:
     baselines = list(dict.fromkeys(c.baseline for task in tasks for c in task.comparisons))
     columns = [
         Column(title="Task", numeric=False),
-        Column(title="Metric", numeric=False),
-        Column(title="Positives"),
         Column(title=tasks[0].models[0].model if tasks else "Value"),
     ]
     for baseline in baselines:
         columns += [Column(title=baseline), Column(title="Difference")]
+    columns.append(Column(title="Positives"))
     rows = [_main_row(task, baselines) for task in tasks]
     return table(caption="Headline metric by task", columns=columns, rows=rows)
 
@@ -153,9 +152,7 @@ def _main_table(tasks: Sequence[TaskMetrics]) -> Html:
 def _main_row(task: TaskMetrics, baselines: Sequence[str]) -> list[Html]:
     comparisons = {comparison.baseline: comparison for comparison in task.comparisons}
     cells = [
-        task_html(task.task, task.family),
-        escape(metric_label(task.headline_metric)),
-        escape(count(task.positives)),
+        task_html(task.task, f"{metric_label(task.headline_metric)}\u00a0·\u00a0{task.family}"),
         estimate_html(task.headline(task.models[0].model)),
     ]
     for baseline in baselines:
@@ -166,7 +163,7 @@ def _main_row(task: TaskMetrics, baselines: Sequence[str]) -> list[Html]:
             if comparison is not None
             else escape("–")
         )
-    return cells
+    return [*cells, escape(count(task.positives))]
 
 
 def _full_table(tasks: Sequence[TaskMetrics]) -> Html:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ranker.report.content import Family
 from ranker.report.figure import Chart
 from ranker.report.markup import Html, element, escape, join
 
@@ -27,9 +26,17 @@ def chart_html(chart: Chart) -> Html:
     """A figure whose JSON the page's script draws."""
     # With no "<" left, no text inside the JSON can close the script element or open a comment.
     figure_json = chart.figure_json.replace("<", "\\u003c")
+    entries = [
+        Html(
+            f'<li><span style="color:{entry.color}" aria-hidden="true">{entry.glyph}</span> '
+            f"{escape(entry.name)}</li>"
+        )
+        for entry in chart.legend
+    ]
+    legend = element("ul", *entries, css_class="legend") if entries else Html("")
     label = escape(f"Chart: {chart.title}. {chart.description}")
     return Html(
-        f'<figure class="chart"><figcaption>{escape(chart.title)}</figcaption>'
+        f'<figure class="chart"><figcaption>{escape(chart.title)}</figcaption>{legend}'
         f'<div class="plot" role="img" aria-label="{label}" style="height:{chart.height_px}px">'
         f'</div><script type="application/json">{figure_json}</script></figure>'
     )
@@ -40,10 +47,10 @@ def chart_grid(charts: Sequence[Html]) -> Html:
     return element("div", *charts, css_class="grid")
 
 
-def task_html(task: str, family: Family) -> Html:
-    """A task with its family in small type."""
+def task_html(task: str, about: str) -> Html:
+    """A task, and in small type below it something about it, such as its family."""
     return join(
-        [escape(task), Html(" "), element("span", escape(family), css_class="family")],
+        [escape(task), Html(" "), element("span", escape(about), css_class="about")],
     )
 
 

@@ -57,11 +57,14 @@ def calibration_scale(bins: Sequence[CalibrationBin]) -> Scale:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """At most four round numbers in [low, high]: whole decades, or 1-2-5 within few decades."""
+    """At most four round numbers from just above ``low``, which is the corner, to ``high``.
+
+    Whole decades where there are many, 1-2-5 within few.
+    """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1, 2, 5), (1, 3), (1,)):
         ticks = [float(f"{d}e{k}") for k in decades for d in digits]
-        ticks = [tick for tick in ticks if low <= tick <= high]
+        ticks = [tick for tick in ticks if 1.15 * low <= tick <= high]
         if len(ticks) <= _MAX_LOG_TICKS:
             break
     return ticks[:: math.ceil(len(ticks) / _MAX_LOG_TICKS)] if ticks else []

@@ -35,20 +35,22 @@ section+section{border-top:1px solid var(--line);margin-top:34px}
 .scroll:focus-visible,summary:focus-visible,nav a:focus-visible{outline:2px solid var(--accent);
 outline-offset:2px;border-radius:4px}
 table{border-collapse:collapse;width:100%;font-size:14.5px}
-th,td{padding:9px 14px 9px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
+th,td{overflow-wrap:break-word;max-width:380px;padding:9px 14px 9px 0;
+text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
 th:last-child,td:last-child{padding-right:0}
 thead th{font-size:13px;font-weight:550;color:var(--soft);white-space:nowrap;vertical-align:bottom;
 border-bottom-color:var(--soft)}
-tbody th{font-weight:600;overflow-wrap:normal;min-width:64px}
+tbody th{font-weight:600;min-width:64px}
+tr>:first-child{position:sticky;left:0;background:var(--paper)}
 .narrow{max-width:760px}
 .scroll+.how{margin-top:34px;margin-bottom:0}
 tbody tr:last-child>*{border-bottom:0}
 .num,td.num,th.num{text-align:right;font-variant-numeric:tabular-nums}
 td.num{white-space:nowrap}
 .value{font-weight:550}
-.interval,.family,.none,.quiet{color:var(--soft);font-size:12.5px;font-weight:400}
+.interval,.about,.none,.quiet{color:var(--soft);font-size:12.5px;font-weight:400}
 td .interval{display:block;line-height:1.35}
-.family{display:block;line-height:1.3}
+.about{display:block;line-height:1.3}
 td .none{white-space:normal;display:inline-block;max-width:200px}
 .verdict{display:inline-block;font-size:12.5px;font-weight:600;line-height:1.5;padding:1px 9px;
 border-radius:20px;white-space:nowrap}
@@ -65,6 +67,8 @@ background:var(--raised);border-radius:10px;padding:13px 16px}
 font-variant-numeric:tabular-nums}
 .chart{margin:18px 0;min-width:0}
 figcaption{font-size:14px;font-weight:600;margin:0 0 2px}
+.legend{list-style:none;display:flex;flex-wrap:wrap;gap:2px 20px;margin:4px 0 2px;padding:0;
+font-size:13px;color:var(--soft)}
 .plot{width:100%;min-width:0}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:22px 30px;
 margin:0 0 18px}
@@ -75,7 +79,7 @@ summary{cursor:pointer;padding:9px 0;font-size:14.5px;font-weight:600;color:var(
 font-size:14.5px;font-variant-numeric:tabular-nums}
 .ratios b{font-weight:600}
 .heat td,.heat th{padding:3px 3px 3px 0;vertical-align:middle;border:0}
-.heat thead th{padding:0 3px 8px 0;border:0;text-align:center}
+.heat thead th{padding:0 3px 8px 0;border:0;text-align:center;white-space:normal}
 .heat thead th:first-child,.heat thead th:last-child{text-align:left}
 .heat td.num span{display:block;min-width:44px;text-align:center;padding:8px 2px;border-radius:6px;
 font-size:13.5px;background:rgba(var(--heat-rgb),var(--heat))}
@@ -105,7 +109,8 @@ white-space:nowrap}
 .skip:focus{left:12px;top:12px;background:var(--paper);padding:8px 14px;z-index:9}
 @media (max-width:600px){header,main,footer,nav>div{padding-left:18px;padding-right:18px}
 header{padding-top:32px}.headlines{padding:4px 16px}.headlines li{font-size:16px}
-section{padding-top:34px}.tiles{grid-template-columns:1fr 1fr}.grid{grid-template-columns:1fr}
+section{padding-top:34px}tr>:first-child{max-width:42vw}
+.tiles{grid-template-columns:1fr 1fr}.grid{grid-template-columns:1fr}
 .bars li{grid-template-columns:96px 1fr 84px;gap:10px}.facts div{grid-template-columns:1fr;gap:0}}
 @media print{nav,.skip{display:none}section{break-inside:avoid-page}}
 """

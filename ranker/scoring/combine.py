@@ -5,63 +5,21 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self, assert_never
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
 
-from ranker.config import Config, parse_config
+from ranker.config import parse_config
 from ranker.schema import TaskSpec
+from ranker.score_weights import ScoreWeights, check_score_weights
 
 FloatArray = npt.NDArray[np.floating]
 Float64Array = npt.NDArray[np.float64]
 
 PROBABILITY_FLOOR = 1e-6  # ε: a predicted 0 must not decide a product alone
 MAX_LOG_SCORE = 700.0  # exp of more overflows float64, of less than its negative underflows
-
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class ScoreWeights(Config):
-    """How predictions become a score; a task not named in ``weights`` weighs 0."""
-
-    combination: Literal["weighted_product", "weighted_sum"] = "weighted_product"
-    weights: dict[str, Weight]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if not any(weight > 0 for weight in self.weights.values()):
-            raise ValueError(
-                "all score weights are 0, so every candidate would score alike; "
-                "give at least one task a weight > 0"
-            )
-        return self
-
-
-def default_score_weights(tasks: Sequence[TaskSpec]) -> ScoreWeights:
-    """The weighted product with the schema's default weights.
-
-    Raises:
-        ValueError: the schema gives no task a score weight.
-    """
-    return ScoreWeights(weights={task.name: task.score_weight for task in tasks})
-
-
-def check_score_weights(score_weights: ScoreWeights, *, tasks: Sequence[TaskSpec]) -> None:
-    """Compare the weights' names with the schema's.
-
-    Raises:
-        ValueError: a weight for an unknown task; the message lists the known ones.
-    """
-    known = [task.name for task in tasks]
-    for name in score_weights.weights:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"score weights: unknown task {name!r}{hint} (tasks: {known})")
 
 
 def combine(

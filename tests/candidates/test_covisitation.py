@@ -75,6 +75,13 @@ def test_users_and_rewatched_items_make_no_pairs() -> None:
     assert len(fit(rows, max_gap=3).neighbour_index) == 0
 
 
+def test_interactions_of_weight_zero_take_no_position() -> None:
+    rows = [(1, 4, 10, 1.0), (1, 6, 20, 0.0), (1, 9, 30, 1.0)]
+    generator = fit(rows, max_gap=1)
+    assert neighbours(generator, 4) == {9: 1.0}
+    assert neighbours(generator, 6) == {}
+
+
 def test_time_gap_counts_where_known() -> None:
     rows = [
         (1, 2, UNKNOWN_TIME_MS, 1.0),

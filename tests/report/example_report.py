@@ -1,5 +1,7 @@
 """A report like a real one: nine tasks, five experts, thirteen windows. The numbers are made up."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from ranker.report.content import (
@@ -36,13 +38,15 @@ TASKS = [
     ("like", "satisfaction", "binary", 0.0142, 0.893),
     ("profile_enter", "satisfaction", "binary", 0.0061, 0.761),
     ("comment", "satisfaction", "binary", 0.0023, 0.774),
-    ("follow", "satisfaction", "binary", 0.0011, 0.716),
-    ("forward", "satisfaction", "binary", 0.0009, 0.702),
+    ("follow", "satisfaction", "binary", 0.0021, 0.716),
+    ("forward", "satisfaction", "binary", 0.0017, 0.702),
     ("hate", "satisfaction", "binary", 0.0003, None),
 ]
 OURS, LOGISTIC, RATES = "MMoE, 5 experts", "Logistic regression", "Smoothed rates"
 WINDOWS = [f"2022-{4 + day // 31:02d}-{day % 31 + day // 31:02d}" for day in range(25, 39)]
-FEW = "11 positives, fewer than 20"
+# Would run a script, load a picture or end the script element, were it not escaped.
+HOSTILE = "</script><script>alert(1)</script><img src=http://evil.example/x onerror='a()'>\"&amp;"
+FEW = "5 positives, fewer than 20"
 
 
 def around(value: float, half_width: float) -> Estimate:
@@ -95,6 +99,63 @@ def example_report() -> ReportContent:
             ),
             config_yaml="model:\n  kind: mmoe\n  num_experts: 5\n  expert_dropout: 0.1\nseed: 17\n",
         ),
+    )
+
+
+def hostile_report(text: str) -> ReportContent:
+    """The example with ``text`` wherever a caller's text can stand."""
+    example = example_report()
+    estimate = around(0.7, 0.01)
+    item = SlateItem(rank=1, item=text, score=1.0, prediction_by_task={text: 0.3}, sources=text)
+    return replace(
+        example,
+        title=text,
+        subtitle=text,
+        created_by=text,
+        headlines=(text,),
+        data=replace(
+            example.data,
+            quarantined=[Quarantine(reason=text, rows=3)],
+            windows=[WindowRows(label=text, rows=5)],
+        ),
+        metrics=[
+            TaskMetrics(
+                task=text,
+                family="engagement",
+                rows=11,
+                positives=7,
+                headline_metric=text,
+                models=[
+                    ModelMetrics(model=text, metrics={text: estimate}),
+                    ModelMetrics(
+                        model=text + "b", metrics={text: Estimate(value=None, reason=text + "r")}
+                    ),
+                ],
+                comparisons=[
+                    Comparison(baseline=text + "b", difference=estimate, verdict="better")
+                ],
+            )
+        ],
+        progress=[
+            TaskProgress(
+                task=text, metric=text, windows=[WindowValue(window=text, estimate=estimate)]
+            )
+        ],
+        calibration=[replace(example.calibration[0], task=text, unit=text)],
+        experts=ExpertUtilization(tasks=[TaskExperts(task=text, weights=(0.9, 0.1), alarm=text)]),
+        experiment=replace(
+            example.experiment,
+            control=text,
+            treatment=text,
+            conclusion=text,
+            banner=text,
+            notes=[text],
+            lifts=[replace(example.experiment.lifts[0], metric=text)],
+        ),
+        slates=[
+            SlateExample(request=text, user=text, query_item=text, num_candidates=9, items=[item])
+        ],
+        provenance=Provenance(config_yaml=text),
     )
 
 

@@ -7,12 +7,10 @@ from hypothesis import strategies as st
 
 from ranker.config import ConfigError, digest, parse_config
 from ranker.schema import TaskSpec
+from ranker.score_weights import ScoreWeights, check_score_weights, default_score_weights
 from ranker.scoring.combine import (
     PROBABILITY_FLOOR,
-    ScoreWeights,
-    check_score_weights,
     combine,
-    default_score_weights,
     unconditional,
     weighted_product,
     weighted_sum,

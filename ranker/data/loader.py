@@ -1,0 +1,171 @@
+"""Batches of a window: shuffled for training, in order for evaluation.
+
+The order is a pure function of (seed, window, pass), and a position in it is one integer: the
+number of the next batch. So a run can go on where it stopped, with any number of workers, and each
+row is trained on once a pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ranker.data.batch import Batch
+from ranker.data.store import EncodedStore, Window
+from ranker.schema import Schema
+
+IntArray = npt.NDArray[np.int64]
+
+
+def seed_of(*parts: int | str) -> int:
+    """A 63-bit seed from any parts: the same on every platform, unrelated for other parts."""
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShuffleSettings:
+    """Blocks of neighbouring rows are permuted; then the rows of a buffer of blocks.
+
+    Reading stays nearly sequential and memory bounded; ``buffer_rows`` of at least a window make
+    it a full shuffle.
+    """
+
+    seed: int
+    block_rows: int
+    buffer_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberedBatch:
+    """A training batch and its number in the window's order."""
+
+    number: int
+    batch: Batch
+
+
+class WindowBatches(Dataset[NumberedBatch]):
+    """The batches of one pass over one window, by number.
+
+    Indices that a vocabulary did not hold at the window's end become 0, the unknown id.
+    """
+
+    def __init__(
+        self,
+        store: EncodedStore,
+        window: Window,
+        *,
+        pass_number: int,
+        batch_rows: int,
+        shuffle: ShuffleSettings,
+    ) -> None:
+        self._store, self._window, self._batch_rows = store, window, batch_rows
+        self._pass, self._shuffle = pass_number, shuffle
+        self._buffers = _plan_buffers(window.num_rows, shuffle, window.label, pass_number)
+        counts = [-(-len(rows) // batch_rows) for rows in self._buffers]
+        self._first_batch = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._loaded: tuple[int, Batch] | None = None
+
+    def __len__(self) -> int:
+        """Batches in the pass."""
+        return int(self._first_batch[-1])
+
+    def __getitem__(self, number: int) -> NumberedBatch:
+        """Batch ``number``; neighbours share a loaded buffer."""
+        buffer = int(np.searchsorted(self._first_batch, number, side="right")) - 1
+        if self._loaded is None or self._loaded[0] != buffer:
+            rows = self._window.start + self._buffers[buffer]
+            loaded = read_batch(self._store, rows, self._window.vocabulary_sizes)
+            self._loaded = (buffer, loaded)
+        start = (number - int(self._first_batch[buffer])) * self._batch_rows
+        batch = slice_batch(self._loaded[1], start, start + self._batch_rows)
+        return NumberedBatch(number=number, batch=batch)
+
+
+def read_in_order(
+    store: EncodedStore,
+    start: int,
+    stop: int,
+    *,
+    vocabulary_sizes: Mapping[str, int],
+    batch_rows: int,
+) -> Iterator[Batch]:
+    """Rows ``start:stop`` in time order; ids beyond ``vocabulary_sizes`` are unknown."""
+    for first in range(start, stop, batch_rows):
+        rows = np.arange(first, min(first + batch_rows, stop), dtype=np.int64)
+        yield read_batch(store, rows, vocabulary_sizes)
+
+
+def read_batch(store: EncodedStore, rows: IntArray, vocabulary_sizes: Mapping[str, int]) -> Batch:
+    """Gather ``rows`` [B] of a store."""
+    columns = {
+        name: np.asarray(store.column(name)[rows])
+        for name in store.sha256_by_column
+        if name.startswith(("feature.", "label.")) or name in ("position", "device")
+    }
+    return make_batch(columns, store.schema, vocabulary_sizes)
+
+
+def make_batch(
+    columns: Mapping[str, npt.NDArray[np.generic]],
+    schema: Schema,
+    vocabulary_sizes: Mapping[str, int],
+) -> Batch:
+    """A batch from encoded columns; absent labels are left out."""
+    features: dict[str, Tensor] = {}
+    for feature in schema.all_features:
+        values = columns[f"feature.{feature.name}"]
+        if feature.kind == "numeric":
+            features[feature.name] = torch.from_numpy(values.astype(np.float32))
+        else:
+            size = vocabulary_sizes.get(schema.vocabulary_of(feature))
+            features[feature.name] = _known(values, size)
+    labels = {
+        task.name: torch.from_numpy(columns[f"label.{task.name}"].astype(np.float32))
+        for task in schema.tasks
+        if f"label.{task.name}" in columns
+    }
+    position = {
+        "position": torch.from_numpy(columns["position"].astype(np.int64)),
+        "device": _known(columns["device"], vocabulary_sizes.get("device")),
+    }
+    return Batch(features=features, labels=labels, position=position)
+
+
+def slice_batch(batch: Batch, start: int, stop: int) -> Batch:
+    """Rows ``start:stop`` as views."""
+    return Batch(
+        features={name: values[start:stop] for name, values in batch.features.items()},
+        labels={name: values[start:stop] for name, values in batch.labels.items()},
+        position={name: values[start:stop] for name, values in batch.position.items()},
+    )
+
+
+def _known(index: npt.NDArray[np.generic], size: int | None) -> Tensor:
+    known = torch.from_numpy(index.astype(np.int64))
+    return known if size is None else known.masked_fill(known >= size, 0)
+
+
+def _plan_buffers(
+    num_rows: int, shuffle: ShuffleSettings, label: str, pass_number: int
+) -> list[IntArray]:
+    """Rows of each buffer in training order, relative to the window's first row."""
+    seed = seed_of("shuffle", shuffle.seed, label, pass_number)
+    rng = np.random.default_rng(seed)
+    num_blocks = -(-num_rows // shuffle.block_rows)
+    blocks = rng.permutation(num_blocks)
+    per_buffer = max(1, shuffle.buffer_rows // shuffle.block_rows)
+    buffers = []
+    for first in range(0, num_blocks, per_buffer):
+        starts = blocks[first : first + per_buffer] * shuffle.block_rows
+        rows = (starts[:, None] + np.arange(shuffle.block_rows)[None, :]).reshape(-1)
+        rows = rows[rows < num_rows]
+        buffers.append(rng.permutation(rows).astype(np.int64))
+    return buffers
