@@ -200,19 +200,17 @@ def fit_response_model(
         rows = np.flatnonzero(observed_rows(log, task=task))
         rows = _thin(rows, user_codes, max_rows=settings.max_training_rows, rng=rng)
         labels = log.labels[task.name][rows]
-        row_folds = folds[rows]
-        note = _why_base_rate(labels, folds=row_folds, task=task, num_folds=settings.num_folds)
+        # For users in a fold learn from those outside it.
+        parts = [folds[rows] != fold for fold in range(settings.num_folds)]
+        note = _why_base_rate(labels, parts=parts, task=task)
         if note:
             notes[task.name] = note
-        models: list[FoldModel] = []
-        for fold in range(settings.num_folds):
-            others = row_folds != fold
-            if note:
-                models.append(BaseRate(float(labels[others].mean()) if others.any() else np.nan))
-            else:
-                features = log.features[rows[others]]
-                models.append(_boost(features, labels[others], task=task, settings=settings))
-        fold_models[task.name] = tuple(models)
+            fold_models[task.name] = tuple(_base_rate(labels[part]) for part in parts)
+        else:
+            fold_models[task.name] = tuple(
+                _boost(log.features[rows[part]], labels[part], task=task, settings=settings)
+                for part in parts
+            )
     return ResponseModel(fold_models=fold_models, notes=notes, settings=settings)
 
 
@@ -268,8 +266,12 @@ def _boost(
     return BoostedRegressor(estimator, task.minimum)
 
 
+def _base_rate(labels: FloatArray) -> FoldModel:
+    return BaseRate(float(labels.mean()) if len(labels) else float("nan"))
+
+
 def _why_base_rate(
-    labels: FloatArray, *, folds: NDArray[np.int64], task: TaskSpec, num_folds: int
+    labels: FloatArray, *, parts: Sequence[NDArray[np.bool_]], task: TaskSpec
 ) -> str:
     if task.kind == "binary":
         num_events = int(min(np.count_nonzero(labels == 1), np.count_nonzero(labels == 0)))
@@ -278,8 +280,8 @@ def _why_base_rate(
         num_events, what = len(labels), "observed labels"
     if num_events < MIN_EVENTS:
         return f"base rate only: {num_events} {what}, a model needs {MIN_EVENTS}"
-    for fold in range(num_folds):
-        if len(np.unique(labels[folds != fold])) < 2:
+    for fold, part in enumerate(parts):
+        if len(np.unique(labels[part])) < 2:
             return f"base rate only: all labels outside the users of fold {fold} are alike"
     return ""
 

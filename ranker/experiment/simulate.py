@@ -93,19 +93,15 @@ def simulate(
         tasks=tuple(sorted(tasks, key=lambda task: task.conditional_on is not None)),
         relative_variances={one.task: one.relative_variance or 0.0 for one in quality},
     )
-    measured = [lab.measure(model, participants=trial.participants, rng=point_rng)]
-    for index, rng in enumerate(refit_rngs):
-        logger.info("response model refitted %d of %d times", index, settings.num_refits)
-        measured.append(lab.replicate(settings=settings.response, rng=rng))
+    measured = lab.run(model, settings=settings.response, rngs=[point_rng, *refit_rngs])
+    lifts, expected_lifts = _compare(
+        measured, tasks, trial=trial, notes=model.notes, confidence=settings.confidence
+    )
     return SimulationResult(
         control=control.name,
         treatment=treatment.name,
-        lifts=_drawn_lifts(
-            measured, tasks, trial=trial, notes=model.notes, confidence=settings.confidence
-        ),
-        expected_lifts=_expected_lifts(
-            measured, tasks, trial=trial, notes=model.notes, confidence=settings.confidence
-        ),
+        lifts=lifts,
+        expected_lifts=expected_lifts,
         examination=examination,
         settings=settings,
         num_requests=len(np.unique(candidates.requests)),
@@ -123,6 +119,21 @@ class _Lab:
     log: LoggedImpressions
     tasks: tuple[TaskSpec, ...]
     relative_variances: Mapping[str, float]
+
+    def run(
+        self,
+        model: ResponseModel,
+        *,
+        settings: ResponseSettings,
+        rngs: Sequence[np.random.Generator],
+    ) -> list[_Measurement]:
+        """Measure the experiment itself, then one replicate for each further generator."""
+        point_rng, *refit_rngs = rngs
+        measured = [self.measure(model, participants=self.trial.participants, rng=point_rng)]
+        for number, rng in enumerate(refit_rngs, start=1):
+            measured.append(self.replicate(settings=settings, rng=rng))
+            logger.info("response model refitted %d of %d times", number, len(refit_rngs))
+        return measured
 
     def replicate(self, *, settings: ResponseSettings, rng: np.random.Generator) -> _Measurement:
         """Refit on a bootstrap sample of logged users, then measure on one of participants."""
@@ -166,59 +177,40 @@ class _Lab:
         )
 
 
-def _drawn_lifts(
+def _compare(
     measured: Sequence[_Measurement],
     tasks: Sequence[TaskSpec],
     *,
     trial: Trial,
     notes: Mapping[str, str],
     confidence: float,
-) -> tuple[Lift, ...]:
-    return tuple(
-        estimate_lift(
-            task,
-            control=_arm_means(
-                [one.control_drawn[task.name] for one in measured],
-                num_users=len(trial.participants.control),
-            ),
-            treatment=_arm_means(
-                [one.treatment_drawn[task.name] for one in measured],
-                num_users=len(trial.participants.treatment),
-            ),
-            confidence=confidence,
-            reason=notes.get(task.name, ""),
+) -> tuple[tuple[Lift, ...], tuple[Lift, ...]]:
+    """Lifts of drawn outcomes, arm against arm, and of expected ones, both arms on everyone."""
+    participants = trial.participants
+    num_control, num_treatment = len(participants.control), len(participants.treatment)
+    drawn, expected = [], []
+    for task in tasks:
+        reason = notes.get(task.name, "")
+        control = _arm_means([one.control_drawn[task.name] for one in measured], num_control)
+        treatment = _arm_means([one.treatment_drawn[task.name] for one in measured], num_treatment)
+        drawn.append(
+            estimate_lift(
+                task, control=control, treatment=treatment, confidence=confidence, reason=reason
+            )
         )
-        for task in tasks
-    )
-
-
-def _expected_lifts(
-    measured: Sequence[_Measurement],
-    tasks: Sequence[TaskSpec],
-    *,
-    trial: Trial,
-    notes: Mapping[str, str],
-    confidence: float,
-) -> tuple[Lift, ...]:
-    num_users = len(trial.participants.everyone)
-    return tuple(
-        estimate_lift(
-            task,
-            control=_arm_means(
-                [one.control_expected[task.name] for one in measured], num_users=num_users
-            ),
-            treatment=_arm_means(
-                [one.treatment_expected[task.name] for one in measured], num_users=num_users
-            ),
-            confidence=confidence,
-            reason=notes.get(task.name, ""),
+        num_users = len(participants.everyone)
+        control = _arm_means([one.control_expected[task.name] for one in measured], num_users)
+        treatment = _arm_means([one.treatment_expected[task.name] for one in measured], num_users)
+        expected.append(
+            estimate_lift(
+                task, control=control, treatment=treatment, confidence=confidence, reason=reason
+            )
         )
-        for task in tasks
-    )
+    return tuple(drawn), tuple(expected)
 
 
-def _arm_means(means: Sequence[float], *, num_users: int) -> ArmMeans:
-    """The first is of the experiment itself, the others of its replicates."""
+def _arm_means(means: Sequence[float], num_users: int) -> ArmMeans:
+    """The first mean is of the experiment itself, the others of its replicates."""
     return ArmMeans(point=means[0], replicates=np.array(means[1:]), num_users=num_users)
 
 

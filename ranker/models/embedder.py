@@ -114,7 +114,7 @@ class Embedder(nn.Module):
             vectors = self._look_up(features)
             embedded = [vectors[name].squeeze(1) for name in self.inputs.categorical]  # [B, W]
             for name in self.inputs.sequences:
-                weights = _mean_weights(features[name] != 0)  # [B, L]
+                weights = _mean_weights(features[name] != 0, vectors[name].dtype)  # [B, L]
                 embedded.append(torch.bmm(weights[:, None], vectors[name]).squeeze(1))
             if self.inputs.history:
                 embedded.append(self._pool_history(features, vectors))
@@ -192,7 +192,7 @@ class Embedder(nn.Module):
         tokens = reduce(torch.add, [vectors[name] for name in history])  # [B, L, W]
         # a watched item may be unknown in one vocabulary, but not in all
         real = reduce(torch.bitwise_or, [features[name] for name in history]) != 0  # [B, L]
-        weights = _mean_weights(real)[:, None]  # [B, 1, L]
+        weights = _mean_weights(real, tokens.dtype)[:, None]  # [B, 1, L]
         if self._attends:
             query = reduce(torch.add, [vectors[n].squeeze(1) for n in self.inputs.candidate])
             attended = self.attention(query, tokens, real)[:, None]
@@ -231,9 +231,9 @@ def _inverse_rms(x: Tensor) -> Tensor:
     return torch.rsqrt(x.square().mean(dim=-1) + _ATTENTION_EPSILON)
 
 
-def _mean_weights(real: Tensor) -> Tensor:
+def _mean_weights(real: Tensor, dtype: torch.dtype) -> Tensor:
     """Weights [B, L] that average the real elements; all 0 where there is none."""
-    mask = real.to(torch.get_default_dtype())
+    mask = real.to(dtype)
     return mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 

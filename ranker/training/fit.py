@@ -441,9 +441,7 @@ class _Bookkeeping(pl.Callback):
 
     def _save(self, trainer: pl.Trainer, module: RankingModule) -> None:
         folder = self._run.run_folder / "checkpoints"
-        trainer.save_checkpoint(
-            checkpoint_path(folder, module.cursor.steps), weights_only=False
-        )
+        trainer.save_checkpoint(checkpoint_path(folder, module.cursor.steps), weights_only=False)
         self._last_checkpoint = time.perf_counter()
 
     def _validate(self, model: RankingModel, window: Window) -> None:

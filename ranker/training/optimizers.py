@@ -69,15 +69,20 @@ def restore_optimizers(
                 for key, value in tensors.items()
                 if key.rpartition("/")[0] == name
             }
-            grown = state.get("sum")
-            if grown is not None and grown.shape[0] < parameter.shape[0]:
-                new_rows = torch.full(
-                    (parameter.shape[0] - grown.shape[0], *parameter.shape[1:]),
-                    config.embedding_initial_sum,
-                )
-                state["sum"] = torch.cat([grown, new_rows])
+            state = {
+                key: _padded(value, parameter, config.embedding_initial_sum if key == "sum" else 0.0)
+                for key, value in state.items()
+            }
             if state:
                 optimizer.state[parameter] = state
+
+
+def _padded(value: Tensor, parameter: nn.Parameter, fill: float) -> Tensor:
+    """State for rows that ``parameter`` has grown by."""
+    if value.dim() == 0 or value.shape[0] == parameter.shape[0]:
+        return value
+    new_rows = torch.full((parameter.shape[0] - value.shape[0], *parameter.shape[1:]), fill)
+    return torch.cat([value, new_rows.to(value.dtype)])
 
 
 def _split(model: RankingModel) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:

@@ -202,14 +202,14 @@ def test_a_few_steps_fit_the_batch(make_model: MakeModel, make_batch: MakeBatch)
     batch = make_batch(num_rows=64)
     before = total_loss(model, batch).item()
     # signs of the gradients by hand: torch.optim takes seconds to import
-    for _ in range(60):
+    for _ in range(25):
         model.zero_grad()
         total_loss(model, batch).backward()
         with torch.no_grad():
             for parameter in model.parameters():
                 assert parameter.grad is not None
-                parameter -= 0.01 * parameter.grad.to_dense().sign()
-    assert total_loss(model, batch).item() < 0.3 * before
+                parameter.sub_(parameter.grad.to_dense().sign(), alpha=0.02)
+    assert total_loss(model, batch).item() < 0.5 * before
 
 
 def test_parts_with_other_tasks_are_refused(make_model: MakeModel) -> None:

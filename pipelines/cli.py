@@ -1,0 +1,170 @@
+"""The console script `ranker`: finds the command, runs it, turns errors into exit codes.
+
+Exit codes: 0 done; 1 a bug; 2 usage or configuration; 3 input data rejected; 4 a gate failed;
+5 disk or memory; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import importlib
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn, Protocol
+
+from pipelines.console import Console
+from ranker.config import ConfigError
+
+COMMANDS = {
+    "demo": "run the whole pipeline on the sample log and open a report",
+    "doctor": "say what this machine and installation can do",
+    "validate": "check a log against its schema, row by row, and look for leaks",
+    "prepare": "turn a raw log into encoded data in time order, and a state for scoring",
+    "train": "train a bundle window by window, past to future; or continue one",
+    "evaluate": "measure a bundle on windows it has not seen, beside baselines",
+    "compare": "compare two bundles or prediction files: better, worse or cannot tell",
+    "candidates": "generate and pool candidates for requests",
+    "score": "score candidate lists and write slates",
+    "simulate": "simulate an A/B comparison of two rankers (semi-synthetic)",
+    "verify": "check a bundle's files and replay its golden rows",
+    "report": "draw the report of a run folder",
+}
+EXIT_BUG, EXIT_USAGE, EXIT_DATA, EXIT_GATE, EXIT_RESOURCE, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
+
+
+class Command(Protocol):
+    """What a module of ``pipelines`` offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's own arguments."""
+        ...
+
+    def run(self, arguments: argparse.Namespace, console: Console) -> int:
+        """Do it and return the exit code."""
+        ...
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if words else EXIT_USAGE
+    if words[0] in ("-V", "--version", "version"):
+        print(f"ranker {_version()}")
+        return 0
+    name, *rest = words
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        print(f"ranker: unknown command {name!r}{hint} (see ranker --help)", file=sys.stderr)
+        return EXIT_USAGE
+    return _run(name, rest)
+
+
+def _run(name: str, words: list[str]) -> int:
+    parser = _Parser(
+        prog=f"ranker {name}", description=COMMANDS[name].capitalize() + ".", allow_abbrev=False
+    )
+    console = Console()
+    try:
+        command: Command = importlib.import_module(f"pipelines.{name}")
+        command.add_arguments(parser)
+        parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        parser.add_argument("--quiet", action="store_true", help="no progress")
+        arguments, unknown = parser.parse_known_args(words)
+        if unknown:
+            parser.error(_unknown_arguments(parser, unknown))
+        console = Console(json_output=arguments.json, quiet=arguments.quiet)
+        _set_up_logging(quiet=arguments.quiet)
+        return command.run(arguments, console)
+    except KeyboardInterrupt:
+        again = shlex.join(["ranker", name, *words])
+        if "resume" in _flags(parser) and "--resume" not in words:
+            again += " --resume"
+        console.error(f"interrupted; to go on: {again}")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _explain(error, console)
+
+
+def _explain(error: Exception, console: Console) -> int:
+    """Print a user's mistake in a sentence, a bug with its traceback."""
+    if isinstance(error, ConfigError):
+        console.error(str(error))
+        return EXIT_USAGE
+    if isinstance(error, MemoryError):
+        console.error("out of memory; prepare smaller chunks (--set chunk_rows=...)")
+        return EXIT_RESOURCE
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        console.error(f"the disk is full: {error}; what was finished before is intact")
+        return EXIT_RESOURCE
+    if isinstance(error, OSError):
+        console.error(f"{error.filename or ''}: {error.strerror or error}")
+        return EXIT_USAGE
+    from ranker.atomic import OutputError
+    from ranker.data.parquet import DataError
+
+    if isinstance(error, DataError):
+        console.error(str(error))
+        return EXIT_DATA
+    if isinstance(error, OutputError):
+        console.error(str(error))
+        return EXIT_USAGE
+    traceback.print_exc()
+    console.error("this is a bug in ranker; please report it with the lines above")
+    return EXIT_BUG
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return (
+        "usage: ranker COMMAND ...\n\n"
+        "From a log of impressions to ranked slates, and honest verdicts.\n\ncommands:\n"
+        + "\n".join(lines)
+        + "\n\nranker COMMAND --help says more; ranker --version says which this is."
+    )
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("ranker")
+
+
+def _flags(parser: argparse.ArgumentParser) -> set[str]:
+    return {action.dest for action in parser._actions}
+
+
+def _unknown_arguments(parser: argparse.ArgumentParser, unknown: list[str]) -> str:
+    options = [option for action in parser._actions for option in action.option_strings]
+    close = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"unknown argument {unknown[0]!r}{hint}"
+
+
+def _set_up_logging(*, quiet: bool) -> None:
+    logging.basicConfig(
+        level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

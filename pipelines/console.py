@@ -1,0 +1,85 @@
+"""What a command prints: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+PLAIN_LINE_EVERY_S = 10.0
+
+
+@dataclass(slots=True)
+class Console:
+    """Results and messages of one command."""
+
+    json_output: bool = False
+    quiet: bool = False
+
+    def say(self, text: str) -> None:
+        """A message for people, on stderr."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def error(self, text: str) -> None:
+        """An error, on stderr, even when quiet."""
+        print(f"ranker: {text}", file=sys.stderr, flush=True)
+
+    def result(self, text: str, value: object) -> None:
+        """The command's result: ``text`` for people, or with --json ``value`` as one object."""
+        if self.json_output:
+            print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+        else:
+            print(text, flush=True)
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+        """A plain table; columns after the first are right-aligned unless they hold words."""
+        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(header, widths, strict=True)).rstrip()]
+        lines.append("  ".join("-" * width for width in widths))
+        for row in rows:
+            cells = [cell.ljust(w) for cell, w in zip(row, widths, strict=True)]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join(lines)
+
+
+@dataclass(slots=True)
+class ProgressLine:
+    """Rate and time left: one changing line on a terminal, a plain line every 10 s elsewhere."""
+
+    console: Console
+    what: str
+    started: float = field(default_factory=time.perf_counter)
+    _printed: float = field(default=0.0)
+
+    def update(self, *, done: int, total: int, detail: str = "") -> None:
+        """Report that ``done`` of ``total`` units are done."""
+        now = time.perf_counter()
+        terminal = sys.stderr.isatty()
+        pause_s = 0.2 if terminal else PLAIN_LINE_EVERY_S
+        finished = done >= total
+        if self.console.quiet or (
+            now - max(self._printed, self.started) < pause_s and not finished
+        ):
+            return
+        if finished and not terminal and self._printed == 0.0:
+            return
+        self._printed = now
+        seconds = max(now - self.started, 1e-9)
+        rate = done / seconds
+        left_s = (total - done) / rate if rate > 0 else float("inf")
+        text = (
+            f"{self.what}{f' {detail}' if detail else ''}: {done:,}/{total:,} "
+            f"({rate:,.0f}/s, {_duration(left_s)} left)"
+        )
+        end = "\n" if finished or not terminal else "\r"
+        print(text.ljust(79) if terminal else text, file=sys.stderr, end=end, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

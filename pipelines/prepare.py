@@ -1,0 +1,67 @@
+"""``ranker prepare``: a raw log becomes encoded data and a state."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from pipelines.arguments import (
+    add_config,
+    add_raw_inputs,
+    print_config,
+    read_schema,
+    require_output,
+    resolve,
+)
+from pipelines.console import Console
+from ranker.atomic import replacing_folder
+from ranker.data.prepare import Inputs, PrepareSettings, PrepareSummary, prepare
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_raw_inputs(parser)
+    parser.add_argument("--state", type=Path, metavar="DIR", help="continue an earlier prepare")
+    parser.add_argument("--output", type=Path, metavar="DIR")
+    add_config(parser)
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Prepare a log."""
+    settings = resolve(PrepareSettings, arguments)
+    if arguments.print_config:
+        return print_config(settings, console)
+    output = require_output(arguments)
+    schema = read_schema(arguments.schema)
+    inputs = Inputs(
+        log=arguments.log,
+        users=arguments.users,
+        items=arguments.items,
+        earlier_history=arguments.earlier_history,
+        state=arguments.state,
+    )
+    with replacing_folder(output) as folder:
+        summary = prepare(inputs, schema, settings, folder)
+    console.result(describe(summary, output), asdict(summary))
+    return 0
+
+
+def describe(summary: PrepareSummary, output: Path) -> str:
+    """A few lines on what was kept and what was not."""
+    windows = list(summary.rows_by_window)
+    lines = [
+        f"{output}: {summary.rows_kept:,} rows in {len(windows)} windows "
+        f"({windows[0]} .. {windows[-1]}), {summary.users:,} users, {summary.items:,} items",
+        f"  read {summary.rows_read:,}; exact duplicates {summary.exact_duplicates:,}; "
+        f"quarantined {summary.bad_rows:,}",
+    ]
+    if summary.rows_before_state:
+        lines.append(f"  {summary.rows_before_state:,} rows older than the state were left out")
+    lines += [f"  {reason}: {rows:,}" for reason, rows in summary.bad_rows_by_reason.items()]
+    lines += [
+        f"  {rows:,} rows have no row in the {owner} table"
+        for owner, rows in summary.rows_without_owner.items()
+        if rows
+    ]
+    return "\n".join(lines)

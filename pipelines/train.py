@@ -1,0 +1,97 @@
+"""``ranker train``: prepared data becomes a bundle."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from pipelines.arguments import add_config, print_config, require_output
+from pipelines.console import Console, ProgressLine
+from ranker.atomic import MANIFEST, OutputError, write_json, write_text
+from ranker.config import ConfigError, dump_yaml, load_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared data")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="run folder")
+    parser.add_argument(
+        "--continue",
+        type=Path,
+        metavar="BUNDLE",
+        dest="start_from",
+        help="take up the windows after this bundle's last one",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on after a crash")
+    parser.add_argument("--seed", type=int, metavar="N")
+    add_config(parser)
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Train or continue a bundle."""
+    from ranker.bundle import load_bundle
+    from ranker.data.store import EncodedStore
+    from ranker.training.fit import TrainConfig, TrainProgress, train
+    from ranker.training.quiet import quiet_lightning
+
+    start_from = None if arguments.start_from is None else load_bundle(arguments.start_from)
+    overrides = list(arguments.overrides)
+    if arguments.seed is not None:
+        overrides.append(f"seed={arguments.seed}")
+    config = load_config(TrainConfig, arguments.config, overrides)
+    if start_from is not None and arguments.config is None:
+        if overrides_model(overrides):
+            raise ConfigError("--continue takes model and seed from the bundle; leave out --set")
+        same = {"model": start_from.config.model, "seed": start_from.config.seed}
+        config = config.model_copy(update=same)
+    if arguments.print_config:
+        return print_config(config, console)
+    output = prepare_run_folder(require_output(arguments), resume=arguments.resume)
+    store = EncodedStore(arguments.data)
+    write_text(output / "config.yaml", dump_yaml(config))
+    write_json(output / MANIFEST, {"kind": "run", "data": str(arguments.data)})
+    line = ProgressLine(console, "train")
+
+    def on_progress(progress: TrainProgress) -> None:
+        line.update(done=progress.rows_done, total=progress.rows_total, detail=progress.window)
+
+    with quiet_lightning():
+        result = train(
+            store,
+            config,
+            output,
+            start_from=start_from,
+            resume=arguments.resume,
+            on_progress=on_progress,
+        )
+    values = {**asdict(result), "bundle": str(result.bundle)}
+    write_json(output / "train.json", values)
+    console.result(
+        f"{result.bundle}: trained on {result.rows_trained:,} rows of {len(result.windows)} windows "
+        f"({result.windows[0]} .. {result.windows[-1]}) in {result.seconds:.1f} s "
+        f"({result.examples_per_s:,.0f} rows/s)",
+        values,
+    )
+    return 0
+
+
+def overrides_model(overrides: list[str]) -> bool:
+    """True if an override touches what a continued bundle fixes."""
+    return any(o.startswith(("model.", "model=", "seed=")) for o in overrides)
+
+
+def prepare_run_folder(output: Path, *, resume: bool) -> Path:
+    """Make a run folder; an existing run is only touched to resume it.
+
+    Raises:
+        OutputError: the folder holds something, and it is not to be resumed.
+    """
+    if output.is_file():
+        raise OutputError(f"{output}: is a file; --output names a folder")
+    if output.is_dir() and any(output.iterdir()) and not resume:
+        raise OutputError(
+            f"{output}: is not empty; give --resume to go on with it, or another --output"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    return output
