@@ -183,7 +183,8 @@ def local_midnight_ms(date: str, schema: Schema) -> int:
         raise DataError(f"{date!r} is not a date like 2022-05-05") from None
     if pd.isna(stamp) or stamp.tzinfo is not None:
         raise DataError(f"{date!r} is not a local date like 2022-05-05")
-    return int(stamp.tz_localize(schema.time_zone).as_unit("ms").value)
+    local = stamp.tz_localize(schema.time_zone, nonexistent="shift_forward", ambiguous=True)
+    return round(local.timestamp() * 1000)
 
 
 def _start(inputs: Inputs, schema: Schema) -> FeatureSource:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from ranker.schema import MS_PER_UNIT, FeatureSpec, Owner, Schema, TaskSpec
 EARLIEST_MS = 631_152_000_000  # 1990-01-01: earlier stamps are seconds taken for milliseconds
 LATEST_MS = 4_102_444_800_000  # 2100-01-01
 FloatArray = npt.NDArray[np.float64]
+# Impressions have labels; candidates are a request and an item; requests have no item yet.
+Content = Literal["impressions", "candidates", "requests"]
 Quarantine = Callable[[pa.Table], None]
 
 
@@ -53,7 +56,7 @@ def stream_log(
     *,
     problems: ProblemLog,
     quarantine: Quarantine,
-    with_labels: bool = True,
+    content: Content = "impressions",
 ) -> Iterator[pa.Table]:
     """Yield the good rows of a log as canonical tables, in the files' order.
 
@@ -61,17 +64,17 @@ def stream_log(
         path: a Parquet file or folder.
         problems: collects what is wrong, with the first place of each kind.
         quarantine: called with the bad rows of a batch, as they came.
-        with_labels: ``False`` for requests and candidates, which have none yet.
+        content: what the rows are (`Content`).
 
     Raises:
         DataError: missing or retyped columns, or damaged files.
     """
-    needed = _log_columns(schema, with_labels=with_labels)
+    needed = _log_columns(schema, content)
     _check_files(path, needed)
     for located in stream(path):
         checker = BatchChecker(located=located, log=problems)
-        columns = _canonical_log(located, schema, checker, with_labels=with_labels)
-        if with_labels:
+        columns = _canonical_log(located, schema, checker, content)
+        if content == "impressions":
             columns["row_hash"] = pa.array(_row_hash(located.rows))
         if checker.bad.any():
             quarantine(checker.quarantined())
@@ -150,7 +153,9 @@ def read_earlier_history(path: Path, schema: Schema) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def read_requests(path: Path, schema: Schema) -> pa.Table:
+def read_requests(
+    path: Path, schema: Schema, *, content: Literal["candidates", "requests"]
+) -> pa.Table:
     """Read requests or candidates in the log's columns, without labels.
 
     Raises:
@@ -158,7 +163,7 @@ def read_requests(path: Path, schema: Schema) -> pa.Table:
     """
     problems = ProblemLog()
     tables = list(
-        stream_log(path, schema, problems=problems, quarantine=lambda _: None, with_labels=False)
+        stream_log(path, schema, problems=problems, quarantine=lambda _: None, content=content)
     )
     if problems.bad_rows:
         raise DataError(f"{path} is rejected:\n" + "\n".join(problems.sentences()))
@@ -167,23 +172,32 @@ def read_requests(path: Path, schema: Schema) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _log_columns(schema: Schema, *, with_labels: bool) -> dict[str, str]:
+def _log_columns(schema: Schema, content: Content) -> dict[str, str]:
     log = schema.log
-    columns = {log.user: "id", log.item: "id", log.time: "time"}
+    columns = {log.user: "id", log.time: "time"}
+    if content != "requests":
+        columns[log.item] = "id"
     if log.request is not None:
         columns[log.request] = "id"
     if log.device is not None:
         columns[log.device] = "id"
-    if with_labels:
+    if content == "impressions":
         if log.position is not None:
             columns[log.position] = "integer"
         if log.watch_time is not None:
             columns[log.watch_time] = "number"
         columns |= {task.label: "number" for task in schema.tasks}
-    for feature in log_features(schema):
+    for feature in _content_features(schema, content):
         if feature.transform != "hour":
             columns.setdefault(feature.column, _type_class(feature))
     return columns
+
+
+def _content_features(schema: Schema, content: Content) -> list[FeatureSpec]:
+    features = log_features(schema)
+    if content == "requests":
+        features = [f for f in features if f.owner in ("user", "context")]
+    return features
 
 
 def _type_class(feature: FeatureSpec) -> str:
@@ -255,27 +269,26 @@ def _is_text(got: pa.DataType) -> bool:
 
 
 def _canonical_log(
-    located: LocatedBatch, schema: Schema, checker: BatchChecker, *, with_labels: bool
+    located: LocatedBatch, schema: Schema, checker: BatchChecker, content: Content
 ) -> dict[str, pa.Array]:
     rows, log = located.rows, schema.log
-    columns = {
-        "user": _ids(rows.column(log.user), log.user, checker, nullable=False),
-        "item": _ids(rows.column(log.item), log.item, checker, nullable=False),
-    }
+    columns = {"user": _ids(rows.column(log.user), log.user, checker, nullable=False)}
+    if content != "requests":
+        columns["item"] = _ids(rows.column(log.item), log.item, checker, nullable=False)
     if log.request is not None:
         columns["request"] = _ids(rows.column(log.request), log.request, checker, nullable=False)
     time_ms = _time_ms(rows.column(log.time), schema, checker)
     columns["time_ms"] = pa.array(time_ms)
     if log.device is not None:
         columns["device"] = _ids(rows.column(log.device), log.device, checker, nullable=True)
-    if with_labels:
+    if content == "impressions":
         watch_ms = _watch_ms(rows, schema, checker)
         delay_ms = round(schema.reporting_delay_s * 1000)
         columns["visible_ms"] = pa.array(time_ms + watch_ms + delay_ms)
         columns["position"] = _position(rows, schema, checker)
         labels = {task.name: _label(rows, task, checker) for task in schema.tasks}
         columns |= _masked_labels(labels, schema)
-    for feature in log_features(schema):
+    for feature in _content_features(schema, content):
         if feature.transform != "hour" and feature.column not in (log.user, log.item):
             columns[f"feature.{feature.name}"] = _feature(rows, feature, checker)
     return columns

@@ -1,0 +1,90 @@
+"""Requests and candidates as tables in the log's own columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ranker.data.parquet import DataError
+from ranker.data.prepare import local_midnight_ms, window_labels
+from ranker.data.problems import ProblemLog
+from ranker.data.tables import log_features, stream_log
+from ranker.schema import MS_PER_UNIT, Schema
+
+
+def check_candidates_possible(schema: Schema) -> None:
+    """Raise `DataError` if the log itself holds item or pair features, unknown of new candidates."""
+    for feature in log_features(schema):
+        is_id = feature.column in (schema.log.user, schema.log.item)
+        if feature.owner in ("item", "pair") and not is_id:
+            raise DataError(
+                f"schema {schema.name!r}: feature {feature.name!r} of the {feature.owner} is read "
+                "from the log, so it is not known of candidates; put it into the item table"
+            )
+
+
+def requests_of_log(
+    log: Path, schema: Schema, *, first: str | None, before: str | None, with_first_item: bool
+) -> pa.Table:
+    """Each user's first impression in each window, as canonical requests in time order.
+
+    ``with_first_item`` keeps the column ``item``: the item that was in fact shown.
+    """
+    first_ms = local_midnight_ms(first, schema) if first else -(2**62)
+    before_ms = local_midnight_ms(before, schema) if before else 2**62
+    problems, tables = ProblemLog(), []
+    for table in stream_log(log, schema, problems=problems, quarantine=lambda _: None):
+        times = np.asarray(table.column("time_ms").to_numpy())
+        tables.append(table.filter(pa.array((times >= first_ms) & (times < before_ms))))
+    rows = pa.concat_tables(tables).sort_by(
+        [("time_ms", "ascending"), ("user", "ascending"), ("item", "ascending")]
+    )
+    if rows.num_rows == 0:
+        raise DataError(f"{log}: no rows from {first or 'the beginning'} to {before or 'the end'}")
+    labels = window_labels(np.asarray(rows.column("time_ms").to_numpy(), dtype=np.int64), schema)
+    frame = rows.select(["user"]).to_pandas().assign(window=labels.to_numpy())
+    keep = ~frame.duplicated(["user", "window"]).to_numpy()
+    names = [n for n in rows.column_names if n not in ("visible_ms", "position", "row_hash")]
+    names = [n for n in names if not n.startswith("label.") and (with_first_item or n != "item")]
+    return rows.filter(pa.array(keep)).select(names)
+
+
+def raw_columns(canonical: pa.Table, schema: Schema) -> dict[str, pa.ChunkedArray]:
+    """Canonical request columns under the log's own names and in its time unit."""
+    log = schema.log
+    time_ms = np.asarray(canonical.column("time_ms").to_numpy(), dtype=np.int64)
+    factor = MS_PER_UNIT[log.time_unit]
+    columns: dict[str, pa.ChunkedArray] = {}
+    if log.request is not None:
+        columns[log.request] = canonical.column("request")
+    columns[log.user] = canonical.column("user")
+    columns[log.time] = pa.chunked_array(
+        [pa.array(time_ms * 1000 if factor < 1 else time_ms // int(factor))]
+    )
+    if log.device is not None:
+        columns[log.device] = canonical.column("device")
+    for feature in log_features(schema):
+        name = f"feature.{feature.name}"
+        if feature.column not in (log.user, log.item) and name in canonical.column_names:
+            columns.setdefault(feature.column, canonical.column(name))
+    return columns
+
+
+def request_codes(rows: pa.Table, schema: Schema) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Codes 0, 1, ... of each row's request: the request column, else user and time."""
+    names = ["request"] if schema.log.request is not None else ["user", "time_ms"]
+    frame = rows.select(names).to_pandas()
+    codes: np.ndarray[tuple[int], np.dtype[np.int64]] = (
+        frame.groupby(names, sort=False).ngroup().to_numpy(dtype=np.int64)
+    )
+    return codes
+
+
+def request_key(schema: Schema, row: Mapping[str, object]) -> str:
+    """How a request is called in messages and reports."""
+    if schema.log.request is not None:
+        return str(row[schema.log.request])
+    return f"{row[schema.log.user]} at {row[schema.log.time]}"

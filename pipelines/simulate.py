@@ -1,0 +1,313 @@
+"""``ranker simulate``: two arms rank the same candidate lists; a response model answers.
+
+Semi-synthetic: users, requests, candidates and features are real, outcomes are drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from pipelines.arguments import add_config, print_config, require_output, resolve
+from pipelines.console import Console
+from pipelines.score import read_score_weights
+from ranker.config import Config, ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from ranker.bundle import ModelBundle
+    from ranker.data.features import ColumnArray, FeatureSource
+    from ranker.data.store import EncodedStore
+    from ranker.experiment.response import LoggedImpressions
+    from ranker.experiment.simulation_result import SimulationResult
+    from ranker.schema import Schema, TaskSpec
+
+
+class SimulateConfig(Config):
+    """The experiment; see `ranker.experiment.simulation_result.SimulationSettings`.
+
+    Attributes:
+        examination_eta: an item at rank r is examined with the *assumed* probability r**-eta.
+        metrics: the tasks whose outcomes are drawn; empty = all.
+        response_iterations, response_rows: size of the response model's boosting and training set.
+    """
+
+    seed: int = 0
+    salt: str = "simulate"
+    share_treatment: float = Field(default=0.5, gt=0, lt=1)
+    slate_size: int = Field(default=10, ge=1)
+    examination_eta: float = Field(default=0.5, ge=0)
+    metrics: tuple[str, ...] = ()
+    num_refits: int = Field(default=20, ge=2)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    response_iterations: int = Field(default=40, ge=1)
+    response_rows: int = Field(default=20_000, ge=100)
+    chunk_rows: int = Field(default=100_000, ge=1)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared data")
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--candidates", type=Path, required=True, metavar="PATH", help="Parquet")
+    parser.add_argument(
+        "--before", required=True, metavar="DATE", help="the response model learns from before it"
+    )
+    for arm in ("control", "treatment"):
+        parser.add_argument(
+            f"--{arm}",
+            type=Path,
+            required=True,
+            metavar="PATH",
+            help="bundle, or Parquet of scores",
+        )
+        parser.add_argument(
+            f"--{arm}-weights", type=Path, metavar="FILE", help="score weights of a bundle"
+        )
+        parser.add_argument(f"--{arm}-name", metavar="NAME")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="gets simulation.json")
+    parser.add_argument("--seed", type=int, metavar="N")
+    add_config(parser)
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Simulate an A/B comparison."""
+    config = resolve(SimulateConfig, arguments, seed=arguments.seed)
+    if arguments.print_config:
+        return print_config(config, console)
+    from ranker.atomic import write_json
+    from ranker.data.state import load_state
+    from ranker.data.store import EncodedStore
+    from ranker.data.tables import read_requests
+
+    output = require_output(arguments)
+    store, source = EncodedStore(arguments.data), load_state(arguments.state)
+    candidates = read_requests(arguments.candidates, store.schema, content="candidates")
+    table = CandidateColumns(store, source, candidates, config.chunk_rows)
+    arms = [
+        arm_scores(
+            table,
+            getattr(arguments, arm),
+            getattr(arguments, f"{arm}_weights"),
+            name=getattr(arguments, f"{arm}_name"),
+            role=arm,
+        )
+        for arm in ("control", "treatment")
+    ]
+    console.say(f"simulating {arms[0][0]} against {arms[1][0]}")
+    result = simulate_arms(table, arms, arguments.before, config)
+    write_json(output / "simulation.json", result.to_json())
+    console.result(describe(result, console), result.to_json())
+    return 0
+
+
+class CandidateColumns:
+    """Candidates with the encoded features that all arms and the response model see."""
+
+    def __init__(
+        self, store: EncodedStore, source: FeatureSource, candidates: pa.Table, chunk_rows: int
+    ) -> None:
+        import numpy as np
+
+        from ranker.data.features import encode_rows, standardise_columns
+        from ranker.data.parquet import DataError
+        from ranker.scoring.predict import check_not_newer
+
+        if not store.encoders.extends(source.encoders):
+            raise DataError("the state does not belong to the prepared data")
+        check_not_newer(source, candidates)
+        self.store, self.source, self.candidates = store, source, candidates
+        parts: list[dict[str, ColumnArray]] = []
+        for start in range(0, candidates.num_rows, chunk_rows):
+            encoded = encode_rows(candidates.slice(start, chunk_rows), source, learn=False)
+            parts.append(standardise_columns(encoded.columns, store.encoders))
+        self.columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def arm_scores(
+    table: CandidateColumns, path: Path, weights: Path | None, *, name: str | None, role: str
+) -> tuple[str, npt.NDArray[np.float64]]:
+    """An arm's name and its score for every candidate."""
+    from ranker.bundle import check_same_features, load_bundle
+    from ranker.scoring.combine import combine
+    from ranker.scoring.predict import predict_columns
+
+    if path.is_file():
+        if weights is not None:
+            raise ConfigError(
+                f"--{role}-weights belongs to a bundle, but {path} is a file of scores"
+            )
+        return name or path.stem, file_scores(table, path)
+    bundle: ModelBundle = load_bundle(path)
+    check_same_features(bundle, table.source.schema, table.source.encoders, "the state")
+    predictions = predict_columns(bundle, table.columns)
+    score_weights = read_score_weights(bundle, weights)
+    scores = combine(predictions, score_weights=score_weights, tasks=bundle.schema.tasks)
+    default = f"{path.parent.name}/{path.name}" + (f" × {weights.stem}" if weights else "")
+    return name or default, scores
+
+
+def file_scores(table: CandidateColumns, path: Path) -> npt.NDArray[np.float64]:
+    """Anybody's scores: the log's request (or user and time) and item columns, and ``score``.
+
+    Raises:
+        DataError: missing columns, or candidates without a score.
+    """
+    import numpy as np
+
+    from ranker.data.parquet import DataError, read_table
+    from ranker.data.tables import read_requests
+
+    schema = table.store.schema
+    raw = read_table(path)
+    if "score" not in raw.column_names:
+        raise DataError(f"{path}: column 'score' is missing; it has {raw.column_names}")
+    given = read_requests(path, schema, content="candidates")
+    keys = ["user", "time_ms", "item"]
+    right = given.select(keys).to_pandas()
+    right["score"] = raw.column("score").to_pandas().astype(float)
+    if right.duplicated(keys).any():
+        raise DataError(f"{path}: a candidate is scored more than once")
+    joined = table.candidates.select(keys).to_pandas().merge(right, on=keys, how="left")
+    scores: npt.NDArray[np.float64] = joined["score"].to_numpy(dtype=np.float64)
+    lost = ~np.isfinite(scores)
+    if lost.any():
+        first = joined.loc[lost, keys].iloc[0].to_dict()
+        raise DataError(
+            f"{path}: {int(lost.sum()):,} candidates have no score, the first is {first}"
+        )
+    return scores
+
+
+def simulate_arms(
+    table: CandidateColumns,
+    arms: list[tuple[str, npt.NDArray[np.float64]]],
+    before: str,
+    config: SimulateConfig,
+) -> SimulationResult:
+    """Run the experiment."""
+    from pipelines.requests import request_codes
+    from ranker.data.prepare import local_midnight_ms
+    from ranker.experiment.outcomes import power_examination
+    from ranker.experiment.policy import CandidateLists, ScoredArm
+    from ranker.experiment.response import ResponseSettings
+    from ranker.experiment.simulate import simulate
+    from ranker.experiment.simulation_result import SimulationSettings
+
+    schema = table.store.schema
+    names = tuple(f.name for f in schema.all_features if f.kind == "numeric")
+    lists = CandidateLists(
+        requests=request_codes(table.candidates, schema),
+        users=_plain_ids(table.candidates.column("user")),
+        items=_plain_ids(table.candidates.column("item")),
+        features=_matrix(table.columns, names),
+        feature_names=names,
+    )
+    return simulate(
+        candidates=lists,
+        control=ScoredArm(name=arms[0][0], scores=arms[0][1]),
+        treatment=ScoredArm(name=arms[1][0], scores=arms[1][1]),
+        log=logged_impressions(table.store, before, names),
+        tasks=metric_tasks(schema, config),
+        test_start_ms=local_midnight_ms(before, schema),
+        examination=power_examination(eta=config.examination_eta, num_ranks=config.slate_size),
+        settings=SimulationSettings(
+            slate_size=config.slate_size,
+            salt=config.salt,
+            share_treatment=config.share_treatment,
+            num_refits=config.num_refits,
+            confidence=config.confidence,
+            seed=config.seed,
+            response=ResponseSettings(
+                max_iter=config.response_iterations, max_training_rows=config.response_rows
+            ),
+        ),
+    )
+
+
+def logged_impressions(
+    store: EncodedStore, before: str, names: tuple[str, ...]
+) -> LoggedImpressions:
+    """What the response model learns from: windows before ``before``.
+
+    Raises:
+        DataError: there are none.
+    """
+    import numpy as np
+
+    from ranker.data.parquet import DataError
+    from ranker.experiment.response import LoggedImpressions
+
+    windows = store.windows_between(None, before)
+    if not windows:
+        raise DataError(f"{store.folder}: no windows before {before} to learn responses from")
+    span = slice(windows[0].start, windows[-1].stop)
+    columns = {f"feature.{n}": np.asarray(store.column(f"feature.{n}")[span]) for n in names}
+    user_index = np.asarray(store.column("user")[span], dtype=np.int64)
+    return LoggedImpressions(
+        features=_matrix(columns, names),
+        feature_names=names,
+        labels={
+            task.name: np.asarray(store.column(f"label.{task.name}")[span], dtype=np.float64)
+            for task in store.schema.tasks
+        },
+        users=_plain_ids(store.encoders.vocabularies["user"].decode(user_index)),
+        times_ms=np.asarray(store.column("time_ms")[span], dtype=np.int64),
+    )
+
+
+def metric_tasks(schema: Schema, config: SimulateConfig) -> list[TaskSpec]:
+    """The tasks to measure, with the tasks they are conditional on.
+
+    Raises:
+        ConfigError: an unknown task.
+    """
+    known = {task.name: task for task in schema.tasks}
+    for name in config.metrics:
+        if name not in known:
+            raise ConfigError(f"metrics: {name!r} is not one of {list(known)}")
+    names = dict.fromkeys(config.metrics or known)
+    for name in list(names):
+        condition = known[name].conditional_on
+        if condition is not None:
+            names[condition] = None
+    return [known[name] for name in names]
+
+
+def describe(result: SimulationResult, console: Console) -> str:
+    """The lifts as a table, under the label that they need."""
+    rows = []
+    for lift in result.lifts:
+        if lift.lift is None or lift.ci_low is None or lift.ci_high is None:
+            rows.append([lift.metric, lift.family, f"– ({lift.reason})", ""])
+            continue
+        interval = f"{lift.lift:+.2%} [{lift.ci_low:+.2%}, {lift.ci_high:+.2%}]"
+        rows.append([lift.metric, lift.family, interval, str(lift.verdict.value)])
+    head = f"{result.label}: {result.treatment} against {result.control}"
+    return f"{head}\n" + console.table(["metric", "family", "lift", "verdict"], rows)
+
+
+def _matrix(columns: dict[str, ColumnArray], names: tuple[str, ...]) -> npt.NDArray[np.float32]:
+    import numpy as np
+
+    return np.stack([columns[f"feature.{name}"].astype(np.float32) for name in names], axis=1)
+
+
+def _plain_ids(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64] | npt.NDArray[np.str_]:
+    import numpy as np
+    import pyarrow as pa
+
+    if pa.types.is_string(values.type):
+        return np.asarray(values.to_pylist(), dtype=np.str_)
+    return np.asarray(
+        values.to_numpy(zero_copy_only=False)
+        if isinstance(values, pa.Array)
+        else values.to_numpy(),
+        dtype=np.int64,
+    )
