@@ -34,6 +34,7 @@ COMMANDS = {
     "simulate": "simulate an A/B comparison of two rankers (semi-synthetic)",
     "verify": "check a bundle's files and replay its golden rows",
     "report": "draw the report of a run folder",
+    "kuairand": "train and evaluate on the full 14 days of KuaiRand-Pure",
 }
 EXIT_BUG, EXIT_USAGE, EXIT_DATA, EXIT_GATE, EXIT_RESOURCE, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
 

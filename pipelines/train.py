@@ -33,7 +33,6 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     from ranker.bundle import load_bundle
     from ranker.data.store import EncodedStore
     from ranker.training.fit import TrainConfig, TrainProgress, train
-    from ranker.training.quiet import quiet_lightning
 
     start_from = None if arguments.start_from is None else load_bundle(arguments.start_from)
     overrides = list(arguments.overrides)
@@ -47,28 +46,29 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         config = config.model_copy(update=same)
     if arguments.print_config:
         return print_config(config, console)
-    output = prepare_run_folder(require_output(arguments), resume=arguments.resume)
     store = EncodedStore(arguments.data)
-    write_text(output / "config.yaml", dump_yaml(config))
+    output = prepare_run_folder(require_output(arguments), resume=arguments.resume)
+    if not (output / "config.yaml").exists():  # a wrong --resume must not touch a run's own config
+        write_text(output / "config.yaml", dump_yaml(config))
     write_json(output / MANIFEST, {"kind": "run", "data": str(arguments.data)})
     line = ProgressLine(console, "train")
 
     def on_progress(progress: TrainProgress) -> None:
         line.update(done=progress.rows_done, total=progress.rows_total, detail=progress.window)
 
-    with quiet_lightning():
-        result = train(
-            store,
-            config,
-            output,
-            start_from=start_from,
-            resume=arguments.resume,
-            on_progress=on_progress,
-        )
+    result = train(
+        store,
+        config,
+        output,
+        start_from=start_from,
+        resume=arguments.resume,
+        on_progress=on_progress,
+    )
     values = {**asdict(result), "bundle": str(result.bundle)}
     write_json(output / "train.json", values)
     console.result(
-        f"{result.bundle}: trained on {result.rows_trained:,} rows of {len(result.windows)} windows "
+        f"{result.bundle}: trained on {result.rows_trained:,} rows of "
+        f"{len(result.windows)} windows "
         f"({result.windows[0]} .. {result.windows[-1]}) in {result.seconds:.1f} s "
         f"({result.examples_per_s:,.0f} rows/s)",
         values,
@@ -89,9 +89,11 @@ def prepare_run_folder(output: Path, *, resume: bool) -> Path:
     """
     if output.is_file():
         raise OutputError(f"{output}: is a file; --output names a folder")
-    if output.is_dir() and any(output.iterdir()) and not resume:
+    earlier = [name for name in ("checkpoints", "bundle") if (output / name).exists()]
+    if earlier and not resume:
         raise OutputError(
-            f"{output}: is not empty; give --resume to go on with it, or another --output"
+            f"{output}: holds an earlier run ({earlier[0]}); give --resume to go on with it, or "
+            "another --output"
         )
     output.mkdir(parents=True, exist_ok=True)
     return output

@@ -1,0 +1,54 @@
+# Two commands: `make demo` and `make test`. Everything lives in .venv, built once.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= $(RANKER_DATA)/kuairand_pure_0425_0508
+
+.PHONY: demo test check slow browser ray kuairand clean
+
+demo: $(VENV)/.installed
+	$(BIN)/ranker demo
+
+test: $(VENV)/.installed
+	$(BIN)/pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+slow: $(VENV)/.installed
+	$(BIN)/pytest -m slow
+
+browser: $(VENV)/.installed
+	$(BIN)/pytest -m browser
+
+# 5 = no test carries the mark yet
+ray: $(VENV)/.installed
+	$(BIN)/pytest -m ray || test $$? -eq 5
+
+# The full 14 days of KuaiRand-Pure: make kuairand DATA=DIR
+kuairand: $(VENV)/.installed
+	$(BIN)/python -m pipelines.kuairand $(DATA)
+
+$(VENV)/.python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "ranker needs Python 3.11 or newer, and '$(PYTHON)' is not on the PATH."; \
+	  echo "Install it, or name another: make demo PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "ranker needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version)."; \
+	  echo "Name a newer one: make demo PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
