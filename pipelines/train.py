@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         return print_config(config, console)
     store = EncodedStore(arguments.data)
     output = prepare_run_folder(require_output(arguments), resume=arguments.resume)
-    if not (output / "config.yaml").exists():  # a wrong --resume must not touch a run's own config
+    # a wrong --resume must not touch the run's own config
+    if not arguments.resume or not (output / "config.yaml").exists():
         write_text(output / "config.yaml", dump_yaml(config))
     write_json(output / MANIFEST, {"kind": "run", "data": str(arguments.data)})
     line = ProgressLine(console, "train")

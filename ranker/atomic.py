@@ -69,7 +69,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         previous = path.with_name(f".{path.name}.{os.getpid()}.old")
         if path.exists():
             path.rename(previous)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if previous.exists():
+                previous.rename(path)
+            raise
         _sync(path.parent)
         shutil.rmtree(previous, ignore_errors=True)
     finally:

@@ -15,21 +15,30 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ranker.atomic import MANIFEST, find_damage, folder_digests, replacing_folder, write_json
-from ranker.config import Config, digest, dump_yaml, load_config, parse_config
+from ranker.config import Config, ConfigError, digest, dump_yaml, load_config, parse_config
 from ranker.data.batch import Batch
 from ranker.data.encode import Encoders
 from ranker.data.parquet import DataError
 from ranker.models.build import ModelConfig, build_model
-from ranker.models.heads import LabelScale
 from ranker.models.ranking_model import RankingModel
 from ranker.schema import Schema, load_schema
 from ranker.score_weights import ScoreWeights
 
 FORMAT = 1
+FILES = (
+    "config.yaml",
+    "schema.yaml",
+    "score_weights.yaml",
+    "encoders.json",
+    "weights.safetensors",
+    "optimizer.safetensors",
+    "golden.safetensors",
+)
 GOLDEN_ROWS = 32
 GOLDEN_TOLERANCE = 1e-5
 
@@ -73,10 +82,7 @@ def build_bundle_model(config: BundleConfig, schema: Schema, encoders: Encoders)
         config.model,
         schema,
         ids_by_vocabulary={name: v.ids for name, v in encoders.vocabularies.items()},
-        label_scales={
-            name: LabelScale(mean=s.mean, scale=s.scale)
-            for name, s in encoders.label_scales.items()
-        },
+        label_scales=encoders.label_scales,
         seed=config.seed,
     )
 
@@ -95,9 +101,16 @@ def save_bundle(folder: Path, bundle: ModelBundle, golden: Batch) -> None:
         weights_yaml = dump_yaml(bundle.score_weights)
         (temporary / "score_weights.yaml").write_text(weights_yaml, encoding="utf-8")
         bundle.encoders.save(temporary / "encoders.json")
-        save_file(_contiguous(bundle.model.state_dict()), temporary / "weights.safetensors")
-        save_file(dict(bundle.optimizer), temporary / "optimizer.safetensors")
-        save_file(_golden_tensors(bundle.model, golden), temporary / "golden.safetensors")
+        tensors_by_file = {
+            "weights": bundle.model.state_dict(),
+            "optimizer": bundle.optimizer,
+            "golden": _golden_tensors(bundle.model, golden),
+        }
+        for name, tensors in tensors_by_file.items():
+            # as bytes: safetensors' own file is readable by its owner alone, and its error on a
+            # full disk is no OSError
+            data = to_bytes(_contiguous(tensors))
+            (temporary / f"{name}.safetensors").write_bytes(data)
         write_json(
             temporary / MANIFEST,
             {
@@ -117,6 +130,12 @@ def load_bundle(folder: Path) -> ModelBundle:
         DataError: not a bundle, damaged, of another format, or not what safetensors can hold.
     """
     manifest = read_manifest(folder)
+    try:
+        data_window = parse_config(
+            DataWindow, manifest["data_window"], source=str(folder / MANIFEST)
+        )
+    except ConfigError as error:
+        raise DataError(str(error)) from None
     problems = find_damage(folder, manifest["files"])
     if problems:
         raise DataError(f"{folder}: the bundle is damaged: {'; '.join(problems)}")
@@ -135,9 +154,7 @@ def load_bundle(folder: Path) -> ModelBundle:
         encoders=encoders,
         config=config,
         score_weights=load_config(ScoreWeights, folder / "score_weights.yaml"),
-        data_window=parse_config(
-            DataWindow, manifest["data_window"], source=str(folder / MANIFEST)
-        ),
+        data_window=data_window,
         optimizer=_load_tensors(folder / "optimizer.safetensors"),
         weights_sha256=manifest["files"]["weights.safetensors"],
     )
@@ -162,11 +179,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder}: bundle format {manifest.get('format')}, this version reads {FORMAT}; "
             "train again or use the version that wrote it"
         )
-    if (
-        not isinstance(manifest.get("files"), dict)
-        or "weights.safetensors" not in manifest["files"]
-    ):
-        raise DataError(f"{folder / MANIFEST}: lists no weights.safetensors")
+    files, window = manifest.get("files"), manifest.get("data_window")
+    if not isinstance(files, dict) or not isinstance(window, dict):
+        raise DataError(f"{folder / MANIFEST}: damaged: expected sections 'files', 'data_window'")
+    for name in FILES:
+        if name not in files:
+            raise DataError(f"{folder / MANIFEST}: lists no {name}, which every bundle has")
     return manifest
 
 
@@ -220,14 +238,14 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
 def _golden_tensors(model: RankingModel, batch: Batch) -> dict[str, Tensor]:
     model.eval()
     with torch.no_grad():
         predictions = model.predict(batch)
-    return _contiguous(
+    return (
         {f"feature/{name}": values for name, values in batch.features.items()}
         | {f"position/{name}": values for name, values in batch.position.items()}
         | {f"prediction/{name}": values for name, values in predictions.items()}
@@ -238,10 +256,15 @@ def _golden_batch(tensors: Mapping[str, Tensor], schema: Schema) -> tuple[Batch,
     by_group: dict[str, dict[str, Tensor]] = {"feature": {}, "position": {}, "prediction": {}}
     for name, values in tensors.items():
         group, _, key = name.partition("/")
-        by_group[group][key] = values
-    missing = {task.name for task in schema.tasks} - by_group["prediction"].keys()
-    if missing:
-        raise DataError(f"golden rows lack predictions of {sorted(missing)}")
+        by_group.setdefault(group, {})[key] = values
+    names_by_group = {
+        "feature": {feature.name for feature in schema.all_features},
+        "prediction": {task.name for task in schema.tasks},
+    }
+    for group, names in names_by_group.items():
+        missing = names - by_group[group].keys()
+        if missing:
+            raise DataError(f"golden rows: no {group} of {sorted(missing)}; save the bundle again")
     batch = Batch(features=by_group["feature"], labels={}, position=by_group["position"])
     return batch, by_group["prediction"]
 

@@ -1,4 +1,4 @@
-"""YAML plus ``--set key=value`` overrides become frozen pydantic models; errors name file and key."""
+"""YAML and ``--set key=value`` become frozen pydantic models; errors name file and key."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+MAX_ALIASES = 32  # merge keys (<<) of aliases can double a mapping again and again
 ConfigType = TypeVar("ConfigType", bound="Config")
 YamlValue = object
 
@@ -19,7 +20,7 @@ YamlValue = object
 class Config(BaseModel):
     """Base of every config and record model: frozen, strict about unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ConfigError(ValueError):
@@ -62,7 +63,7 @@ def read_yaml_mapping(path: Path) -> dict[str, YamlValue]:
         ConfigError: missing or unreadable file, invalid YAML, or another top level.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file{_similar_file(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -90,13 +91,41 @@ def digest(config: Config) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that also refuses a key given twice and a bomb of aliases."""
+
+    num_aliases = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            self.num_aliases += 1
+            if self.num_aliases > MAX_ALIASES:
+                raise yaml.YAMLError(f"more than {MAX_ALIASES} aliases")
+        return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: dict[str, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"key {key.value!r} is given twice, again in line {line}")
+                seen.add(key.value)
+        return node
+
+
+def _parse_yaml(text: str) -> YamlValue:
+    return yaml.load(text, Loader=_Loader)
+
+
 def _apply_override(values: dict[str, YamlValue], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {override}: expected key=value, e.g. --set training.seed=3")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = _parse_yaml(text)
+    except (yaml.YAMLError, RecursionError):
         raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from None
     *parents, last = key.strip().split(".")
     node = values

@@ -7,6 +7,7 @@ a feature or a task again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +77,7 @@ class FeatureSpec(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        _require_file_name("feature", self.name)
         if self.kind != "numeric" and self.transform in ("log1p", "age_days"):
             raise ValueError(f"feature {self.name!r}: {self.transform} needs kind numeric")
         if self.transform == "hour" and self.kind != "categorical":
@@ -126,6 +128,7 @@ class TaskSpec(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        _require_file_name("task", self.name)
         if (self.kind == "binary") != (self.loss == "log_loss"):
             raise ValueError(
                 f"task {self.name!r}: loss {self.loss} does not fit a {self.kind} task"
@@ -224,7 +227,6 @@ class Schema(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _require_unique("feature", [feature.name for feature in self.all_features])
         _require_unique("task", [task.name for task in self.tasks])
         binary = {task.name for task in self.tasks if task.kind == "binary"}
         known = {task.name for task in self.tasks}
@@ -248,6 +250,8 @@ class Schema(Config):
         }
         _require_known("history.keys", self.history.keys, item_keys)
         _require_known("history.contexts", self.history.contexts, context_keys)
+        _require_unique("feature", [feature.name for feature in self.all_features])
+        self._check_vocabularies()
         labels = {task.label for task in self.tasks} | {self.log.watch_time}
         for feature in self.features:
             if feature.column in labels:
@@ -258,6 +262,18 @@ class Schema(Config):
             if feature.owner == "query_item":
                 raise ValueError(f"feature {feature.name!r}: query_item features are computed")
         return self
+
+    def _check_vocabularies(self) -> None:
+        if "feedback" in self.vocabularies:
+            raise ValueError("vocabulary 'feedback' is computed: give the feature's another name")
+        counted = (*self.history.keys, *self.history.contexts)
+        vocabularies = ["user", "item", *(self.vocabulary_of(self._declared(n)) for n in counted)]
+        for name, vocabulary in zip(counted, vocabularies[2:], strict=True):
+            if vocabularies.count(vocabulary) > 1:
+                raise ValueError(
+                    f"history: {name!r} shares the vocabulary {vocabulary!r} with another key or "
+                    "context, or with the ids; each needs its own to be counted apart"
+                )
 
     def task(self, name: str) -> TaskSpec:
         """The task called ``name`` (KeyError if there is none)."""
@@ -376,6 +392,14 @@ def _require_unique(what: str, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{what} {name!r} is declared twice")
+
+
+def _require_file_name(what: str, name: str) -> None:
+    if not re.fullmatch(r"\w[\w. -]{0,99}", name):
+        raise ValueError(
+            f"{what} {name!r}: a name holds letters, digits, '_', '-', '.' and spaces only, begins "
+            "with one of the first three, and has at most 100; files are named after it"
+        )
 
 
 def _require_known(where: str, names: Iterable[str], known: set[str]) -> None:

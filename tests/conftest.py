@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ranker.data.prepare import Inputs, PrepareSettings, prepare
 from ranker.data.synthetic import SyntheticLog, write_synthetic_log
 from ranker.schema import Schema, load_schema
+
+if TYPE_CHECKING:
+    from ranker.training.settings import TrainConfig
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -35,4 +39,48 @@ def prepared_synthetic(
     folder = tmp_path_factory.mktemp("prepared-synthetic")
     inputs = Inputs(log=synthetic_log.log, users=synthetic_log.users, items=synthetic_log.items)
     prepare(inputs, synthetic_schema, PrepareSettings(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_train_config() -> TrainConfig:
+    """A small model of no two sizes alike; a day of the synthetic log takes a tenth of a second."""
+    from ranker.config import parse_config
+    from ranker.training.settings import TrainConfig
+
+    values = {
+        "seed": 5,
+        "batch_rows": 64,
+        "shuffle_block_rows": 16,
+        "shuffle_buffer_rows": 160,
+        "threads": 1,
+        "accelerator": "cpu",
+        "model": {
+            "embedding_width": 4,
+            "bottom": {
+                "kind": "mmoe",
+                "shared_widths": [9],
+                "num_experts": 3,
+                "expert_widths": [8],
+            },
+            "tower_widths": [7],
+            "dropout": 0.1,
+        },
+    }
+    return parse_config(TrainConfig, values, source="small")
+
+
+@pytest.fixture(scope="session")
+def trained_synthetic(
+    tmp_path_factory: pytest.TempPathFactory,
+    prepared_synthetic: Path,
+    small_train_config: TrainConfig,
+) -> Path:
+    """The run folder of a small model trained on the first 10 of the 14 days."""
+    from ranker.data.store import EncodedStore
+    from ranker.training.fit import train
+
+    folder = tmp_path_factory.mktemp("trained-synthetic")
+    config = small_train_config.model_copy(update={"before_window": "2024-03-14"})
+    train(EncodedStore(prepared_synthetic), config, folder)
     return folder

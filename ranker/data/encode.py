@@ -2,7 +2,7 @@
 
 A vocabulary numbers ids in the order in which they first appear in time, so that a later row never
 changes an earlier index; 0 is the unknown id. Standardisers and label scales are fitted on the
-first window and frozen. All of it is saved as JSON.
+first windows and frozen. All of it is saved as JSON.
 """
 
 from __future__ import annotations
@@ -45,21 +45,28 @@ class Vocabulary:
         return self._index.to_numpy()
 
     def encode(self, values: pa.Array | pa.ChunkedArray) -> IndexArray:
-        """Indices of ``values``; ids not seen before and nulls become 0."""
-        return self._lookup(_id_array(values))
+        """Indices of ``values``; ids not seen before and nulls become 0.
+
+        Raises:
+            DataError: texts where the known ids are integers, or the other way round.
+        """
+        raw, null = _id_array(values), _null_mask(values)
+        if null.all():
+            return np.zeros(len(raw), dtype=np.int64)
+        self._require_type(raw)
+        index = self._lookup(raw)
+        index[null] = 0
+        return index
 
     def encode_and_learn(self, values: pa.Array | pa.ChunkedArray) -> IndexArray:
         """Like `encode`, but new ids are appended first, in order of appearance."""
+        index = self.encode(values)
         raw = _id_array(values)
-        index = self._lookup(raw)
         new = raw[(index == 0) & ~_null_mask(values)]
         if len(new):
             known = self.ids if len(self._index) else np.array([], dtype=raw.dtype)
-            if known.dtype != raw.dtype:
-                raise DataError(f"ids changed their type from {known.dtype} to {raw.dtype}")
             self._index = pd.Index(np.concatenate([known, pd.unique(new)]), dtype=raw.dtype)
-            index = self._lookup(raw)
-        index[_null_mask(values)] = 0
+            index = self.encode(values)
         return index
 
     def decode(self, index: IndexArray) -> pa.Array:
@@ -71,6 +78,14 @@ class Vocabulary:
     def head(self, num_rows: int) -> Vocabulary:
         """The vocabulary as it was when `len` was ``num_rows``."""
         return Vocabulary(self.ids[: num_rows - 1])
+
+    def _require_type(self, raw: npt.NDArray[np.generic]) -> None:
+        if len(self._index) and self.ids.dtype != raw.dtype:
+            known, got = ("integers" if a.dtype == np.int64 else "texts" for a in (self.ids, raw))
+            raise DataError(
+                f"ids changed their type: {known} so far, now {got} such as "
+                f"{raw[0]!r}; ids must have one type in the log and all tables"
+            )
 
     def _lookup(self, raw: npt.NDArray[np.generic]) -> IndexArray:
         if len(self._index) == 0:
@@ -152,7 +167,7 @@ class Encoders:
             )
         except FileNotFoundError:
             raise DataError(f"{path}: no such file") from None
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{path}: is no encoder file: {error!r}") from None
@@ -174,13 +189,13 @@ def standardise(values: FloatArray, scale: Scale) -> npt.NDArray[np.float32]:
 
 
 def encode_sequences(
-    values: pa.Array | pa.ChunkedArray, vocabulary: Vocabulary, *, length: int, learn: bool
+    values: pa.Array | pa.ChunkedArray, vocabulary: Vocabulary, *, length: int
 ) -> IndexArray:
     """Encode list values as [N, length]: the last elements, newest last, zeros in front."""
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     flat = pc.list_flatten(values)
-    index = vocabulary.encode_and_learn(flat) if learn else vocabulary.encode(flat)
+    index = vocabulary.encode(flat)
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     ends = np.cumsum(lengths.astype(np.int64))
     slots = ends[:, None] - np.arange(length, 0, -1)[None, :]  # [N, L]
@@ -240,6 +255,8 @@ def _vocabulary(ids: object) -> Vocabulary:
         raise TypeError("a vocabulary must be a list")
     if not ids:
         return Vocabulary()
+    if len(set(ids)) != len(ids):
+        raise ValueError("a vocabulary must not hold an id twice")
     if all(isinstance(value, str) for value in ids):
         return Vocabulary(np.array(ids, dtype=object))
     if all(isinstance(value, int) for value in ids):
@@ -250,4 +267,7 @@ def _vocabulary(ids: object) -> Vocabulary:
 def _scale(pair: object) -> Scale:
     if not isinstance(pair, list) or len(pair) != 2:
         raise TypeError("a scale must be [mean, scale]")
-    return Scale(mean=float(pair[0]), scale=float(pair[1]))
+    scale = Scale(mean=float(pair[0]), scale=float(pair[1]))
+    if not (np.isfinite(scale.mean) and np.isfinite(scale.scale) and scale.scale > 0):
+        raise ValueError("a scale must be finite and positive")
+    return scale

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ranker.data.encode import (
     Encoders,
@@ -30,6 +31,7 @@ from ranker.data.history import (
     event_vocabularies,
     make_events,
 )
+from ranker.data.parquet import DataError
 from ranker.data.tables import table_features
 from ranker.schema import FeatureSpec, Owner, Schema
 
@@ -45,7 +47,16 @@ class OwnerTable:
         self._index = pd.Index(table.column("id").to_pandas())
 
     def lookup(self, ids: pa.ChunkedArray) -> tuple[pa.Table, int]:
-        """The rows of ``ids`` (nulls for ids not in the table), and how many were not."""
+        """The rows of ``ids`` (nulls for ids not in the table), and how many were not.
+
+        Raises:
+            DataError: the table's ids are of another type.
+        """
+        if self.table.column("id").type != ids.type:
+            raise DataError(
+                f"ids are {ids.type} in the log and {self.table.column('id').type} in the user or "
+                "item table; write them in one type"
+            )
         rows = self._index.get_indexer(pd.Index(ids.to_pandas()))
         missing = rows < 0
         taken = self.table.take(pa.array(np.where(missing, 0, rows), mask=missing))
@@ -90,10 +101,10 @@ def encode_rows(rows: pa.Table, source: FeatureSource, *, learn: bool) -> Encode
     schema = source.schema
     joined, missing_owners = _join(rows, source)
     time_ms = np.asarray(rows.column("time_ms").to_numpy(), dtype=np.int64)
-    declared = {
-        f.name: _encode_declared(f, joined, source, time_ms, learn=learn) for f in schema.features
-    }
-    index = _vocabulary_index(rows, declared, source, learn=learn)
+    if learn:
+        _learn_ids(rows, joined, source)
+    declared = {f.name: _encode_declared(f, joined, source, time_ms) for f in schema.features}
+    index = _vocabulary_index(rows, declared, source)
     events = None
     if learn:
         labels = {task.name: _label(rows, task.name) for task in schema.tasks}
@@ -109,7 +120,7 @@ def encode_rows(rows: pa.Table, source: FeatureSource, *, learn: bool) -> Encode
     features = {**declared, **computed}
     columns = {f"feature.{name}": values for name, values in features.items()}
     columns |= {"time_ms": time_ms, "user": index["user"], "item": index["item"]}
-    columns |= _position_columns(rows, source, learn=learn)
+    columns |= _position_columns(rows, source)
     if learn:
         columns |= {f"label.{name}": label for name, label in labels.items()}
     unknown = {
@@ -162,14 +173,61 @@ def _join(
             continue
         taken, missing[owner] = table.lookup(rows.column(owner))
         joined |= {f.name: taken.column(f"feature.{f.name}") for f in features}
+    time_ms = np.asarray(rows.column("time_ms").to_numpy(), dtype=np.int64)
     for feature in schema.features:
-        if feature.transform == "hour" or feature.name in joined:
+        if feature.name in joined:
             continue
-        if feature.column in (schema.log.user, schema.log.item):
-            joined[feature.name] = rows.column("user" if feature.owner == "user" else "item")
+        if feature.transform == "hour":
+            hours = hour_of_day(time_ms, schema.time_zone)
+            joined[feature.name] = pa.chunked_array([pa.array(hours)])
+        elif feature.column in (schema.log.user, schema.log.item):
+            joined[feature.name] = rows.column(
+                "user" if feature.column == schema.log.user else "item"
+            )
         else:
             joined[feature.name] = rows.column(f"feature.{feature.name}")
     return joined, missing
+
+
+def _learn_ids(
+    rows: pa.Table, joined: Mapping[str, pa.ChunkedArray], source: FeatureSource
+) -> None:
+    """Take up new ids row by row, also where several features share a vocabulary.
+
+    Feature by feature, a later row's id could push an earlier row's id to another index.
+    """
+    schema = source.schema
+    columns = [("user", rows.column("user")), ("item", rows.column("item"))]
+    for feature in schema.features:
+        if feature.kind != "numeric":
+            columns.append((schema.vocabulary_of(feature), joined[feature.name]))
+    if schema.log.device is not None:
+        columns.append(("device", rows.column("device")))
+    values_by_vocabulary: dict[str, list[pa.ChunkedArray]] = {}
+    for vocabulary, values in columns:
+        values_by_vocabulary.setdefault(vocabulary, []).append(values)
+    for vocabulary, several in values_by_vocabulary.items():
+        for ids in _ids_in_row_order(several):
+            source.encoders.vocabularies[vocabulary].encode_and_learn(ids)
+
+
+def _ids_in_row_order(columns: list[pa.ChunkedArray]) -> list[pa.Array]:
+    """All ids of ``columns`` by row, then by column; one array for each type of id."""
+    flat_by_type: dict[pa.DataType, list[tuple[pa.Array, IntArray]]] = {}
+    for values in columns:
+        array = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+        row = np.arange(len(array), dtype=np.int64)
+        if pa.types.is_list(array.type):
+            row = np.asarray(pc.list_parent_indices(array).to_numpy(), dtype=np.int64)
+            array = pc.list_flatten(array)
+        given = pc.is_valid(array)
+        row = row[np.asarray(given.to_numpy(zero_copy_only=False), dtype=bool)]
+        flat_by_type.setdefault(array.type, []).append((array.filter(given), row))
+    ordered = []
+    for flat in flat_by_type.values():
+        order = np.argsort(np.concatenate([row for _, row in flat]), kind="stable")
+        ordered.append(pa.concat_arrays([array for array, _ in flat]).take(pa.array(order)))
+    return ordered
 
 
 def _encode_declared(
@@ -177,44 +235,25 @@ def _encode_declared(
     joined: Mapping[str, pa.ChunkedArray],
     source: FeatureSource,
     time_ms: IntArray,
-    *,
-    learn: bool,
 ) -> ColumnArray:
-    if feature.transform == "hour":
-        hours = pa.array(hour_of_day(time_ms, source.schema.time_zone))
-        return _encode_ids(feature, hours, source, learn=learn)
     values = joined[feature.name]
-    match feature.kind:
-        case "categorical":
-            return _encode_ids(feature, values, source, learn=learn)
-        case "sequence":
-            vocabulary = source.encoders.vocabularies[source.schema.vocabulary_of(feature)]
-            return encode_sequences(values, vocabulary, length=feature.length, learn=learn)
-        case _:
-            return numeric_values(values, feature.transform, time_ms)
-
-
-def _encode_ids(
-    feature: FeatureSpec,
-    values: pa.Array | pa.ChunkedArray,
-    source: FeatureSource,
-    *,
-    learn: bool,
-) -> IntArray:
+    if feature.kind == "numeric":
+        return numeric_values(values, feature.transform, time_ms)
     vocabulary = source.encoders.vocabularies[source.schema.vocabulary_of(feature)]
-    return vocabulary.encode_and_learn(values) if learn else vocabulary.encode(values)
+    if feature.kind == "categorical":
+        return vocabulary.encode(values)
+    return encode_sequences(values, vocabulary, length=feature.length)
 
 
 def _vocabulary_index(
-    rows: pa.Table, declared: Mapping[str, ColumnArray], source: FeatureSource, *, learn: bool
+    rows: pa.Table, declared: Mapping[str, ColumnArray], source: FeatureSource
 ) -> dict[str, IntArray]:
     """Indices of users, items, and the keys and contexts that are counted."""
     schema = source.schema
-    index: dict[str, IntArray] = {}
-    for name in ("user", "item"):
-        vocabulary = source.encoders.vocabularies[name]
-        values = rows.column(name)
-        index[name] = vocabulary.encode_and_learn(values) if learn else vocabulary.encode(values)
+    index = {
+        name: source.encoders.vocabularies[name].encode(rows.column(name))
+        for name in ("user", "item")
+    }
     for name in (*schema.history.keys, *schema.history.contexts):
         index[schema.vocabulary_of(schema.feature(name))] = declared[name].astype(np.int64)
     assert set(event_vocabularies(schema)) <= set(index)
@@ -227,9 +266,7 @@ def _label(rows: pa.Table, task: str) -> npt.NDArray[np.float64]:
     return np.asarray(values, dtype=np.float64)
 
 
-def _position_columns(
-    rows: pa.Table, source: FeatureSource, *, learn: bool
-) -> dict[str, ColumnArray]:
+def _position_columns(rows: pa.Table, source: FeatureSource) -> dict[str, ColumnArray]:
     """``position`` and ``device`` with 0 = missing; candidates have no position yet."""
     num_rows = rows.num_rows
     position = np.zeros(num_rows, dtype=np.int64)
@@ -237,7 +274,5 @@ def _position_columns(
         position = np.asarray(rows.column("position").to_numpy(), dtype=np.int64) + 1
     device = np.zeros(num_rows, dtype=np.int64)
     if source.schema.log.device is not None:
-        vocabulary = source.encoders.vocabularies["device"]
-        values = rows.column("device")
-        device = vocabulary.encode_and_learn(values) if learn else vocabulary.encode(values)
+        device = source.encoders.vocabularies["device"].encode(rows.column("device"))
     return {"position": position, "device": device}

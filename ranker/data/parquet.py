@@ -45,7 +45,8 @@ def find_files(path: Path) -> list[Path]:
     files = [
         file
         for file in sorted(path.rglob("*.parquet"))
-        if not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+        if file.is_file()  # a folder may be called day-1.parquet: its files are found too
+        and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
     ]
     if not files:
         raise DataError(f"{path}: holds no *.parquet files")
@@ -126,7 +127,9 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 def write_table(path: Path, table: pa.Table) -> None:
     """Write atomically with page checksums; equal tables give equal bytes."""
     with replacing_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        # One chunk: how a table was put together would show in its pages.
+        whole = table.combine_chunks()
+        pq.write_table(whole, temporary, compression="zstd", write_page_checksum=True)
 
 
 def _damaged_column(parquet: pq.ParquetFile, row_group: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import tempfile
@@ -13,7 +14,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from ranker.atomic import MANIFEST, write_json, write_text
@@ -31,11 +31,15 @@ from ranker.data.features import (
 from ranker.data.history import UNKNOWN_TIME_MS, HistoryState, advance, make_events
 from ranker.data.parquet import DataError
 from ranker.data.problems import ProblemLog
+from ranker.data.quarantine import Quarantine
+from ranker.data.row_hash import hash_rows
 from ranker.data.sort import DuplicateCount, sort_by_time
 from ranker.data.state import load_state, save_state
 from ranker.data.store import StoreWriter
 from ranker.data.tables import read_earlier_history, read_owner_table, stream_log
 from ranker.schema import Schema
+
+MAX_SCALE_ROWS = 200_000
 
 
 class PrepareSettings(Config):
@@ -111,25 +115,26 @@ def prepare(
     summary = PrepareSummary(labels={task.name: LabelSummary() for task in schema.tasks})
     if inputs.earlier_history is not None:
         _seed(source, read_earlier_history(inputs.earlier_history, schema))
-    writer = _ScalingWriter(StoreWriter(output / "store", schema), source.encoders, schema)
     snapshots = _Snapshots(settings.snapshots, schema, output / "snapshots")
-    requests = _RequestNumbers()
-    with tempfile.TemporaryDirectory(dir=output, prefix="spill-") as spill:
+    with (
+        tempfile.TemporaryDirectory(dir=output, prefix="spill-") as spill,
+        contextlib.closing(StoreWriter(output / "store", schema)) as store,
+    ):
+        writer = _ScalingWriter(store, source.encoders, schema)
         rows = _sorted_rows(inputs.log, schema, settings, Path(spill), output, summary)
-        for label, all_rows in _chunks(rows, schema, settings.chunk_rows):
+        for label, all_rows in _chunks(rows, schema, settings.chunk_rows, snapshots.moments_ms):
             snapshots.save_until(int(all_rows.column("time_ms")[0].as_py()), source)
             chunk = _after(all_rows, source_as_of_ms, summary)
             if chunk.num_rows == 0:
                 continue
             encoded = encode_rows(chunk, source, learn=True)
-            columns = {**encoded.columns, "request": requests.number(chunk, schema)}
-            writer.append(columns, label)
+            writer.append({**encoded.columns, "request": request_hash(chunk, schema)}, label)
             _count(summary, label, chunk, encoded, schema)
             last_ms = int(chunk.column("time_ms")[-1].as_py())
             advance(source.history, encoded.events, last_ms + 1, schema)
-    if summary.rows_kept == 0:
-        raise DataError(f"{inputs.log}: no usable rows" + _why_none(summary))
-    writer.finish()
+        if summary.rows_kept == 0:
+            raise DataError(f"{inputs.log}: no usable rows" + _why_none(summary))
+        writer.finish()
     snapshots.save_rest(source)
     save_state(output / "state", source)
     summary.users = len(source.encoders.vocabularies["user"]) - 1
@@ -169,6 +174,12 @@ def window_labels(time_ms: np.ndarray[tuple[int], np.dtype[np.int64]], schema: S
     begin = local_ms(time_ms, schema.time_zone) // length_ms * length_ms
     stamps = pd.DatetimeIndex(begin.astype("datetime64[ms]"))
     return stamps.strftime("%Y-%m-%d" if hours % 24 == 0 else "%Y-%m-%dT%H")
+
+
+def request_hash(rows: pa.Table, schema: Schema) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Each row's request as a number: a hash, so that it is the same however a log is cut."""
+    names = ["request"] if schema.log.request is not None else ["user", "time_ms"]
+    return hash_rows({name: pa.concat_arrays(rows.column(name).chunks) for name in names})
 
 
 def local_midnight_ms(date: str, schema: Schema) -> int:
@@ -220,7 +231,7 @@ def _owner(
 def _seed(source: FeatureSource, earlier: pa.Table) -> None:
     """Fold earlier impressions, ordered but without times, into the history before any row."""
     schema, encoders = source.schema, source.encoders
-    earlier = earlier.sort_by([("user", "ascending"), ("order", "ascending")])
+    earlier = earlier.sort_by([(name, "ascending") for name in ("user", "order", "item")])
     order = earlier.column("order").to_numpy()
     index = {
         name: encoders.vocabularies[name].encode_and_learn(earlier.column(name))
@@ -257,13 +268,12 @@ def _sorted_rows(
 ) -> Iterator[pa.Table]:
     """Checked rows in time order; bad ones go to ``quarantine.parquet``."""
     problems, duplicates = ProblemLog(), DuplicateCount()
-    quarantine = _Quarantine(output / "quarantine.parquet")
 
     def counted() -> Iterator[pa.Table]:
-        for table in stream_log(log, schema, problems=problems, quarantine=quarantine.add):
-            summary.rows_read += table.num_rows
-            yield table
-        quarantine.close()
+        with contextlib.closing(Quarantine(output / "quarantine.parquet", log)) as quarantine:
+            for table in stream_log(log, schema, problems=problems, quarantine=quarantine.add):
+                summary.rows_read += table.num_rows
+                yield table
         summary.rows_read += problems.bad_rows
         summary.bad_rows = problems.bad_rows
         summary.bad_rows_by_reason = problems.counts()
@@ -290,24 +300,26 @@ def reject_if_too_bad(problems: ProblemLog, rows_read: int, settings: PrepareSet
 
 
 def _chunks(
-    tables: Iterator[pa.Table], schema: Schema, chunk_rows: int
+    tables: Iterator[pa.Table], schema: Schema, chunk_rows: int, cuts_ms: list[int]
 ) -> Iterator[tuple[str, pa.Table]]:
-    """Cut the sorted stream at window borders and, within a window, after ``chunk_rows``.
+    """Cut the sorted stream at window borders, at ``cuts_ms``, and after ``chunk_rows``.
 
     Rows with equal time stamps stay together.
     """
-    label, held = "", None
+    label, span, held = "", -1, None
     for table in tables:
-        labels = window_labels(np.asarray(table.column("time_ms").to_numpy()), schema).to_numpy()
-        borders = np.flatnonzero(labels[1:] != labels[:-1]) + 1
+        times_ms = np.asarray(table.column("time_ms").to_numpy())
+        labels = window_labels(times_ms, schema).to_numpy()
+        spans = np.searchsorted(np.array(cuts_ms, dtype=np.int64), times_ms, side="right")
+        borders = np.flatnonzero((labels[1:] != labels[:-1]) | (spans[1:] != spans[:-1])) + 1
         bounds = [0, *borders.tolist(), table.num_rows]
         for start, stop in itertools.pairwise(bounds):
             piece = table.slice(start, stop - start)
-            if held is not None and labels[start] == label:
+            if held is not None and labels[start] == label and spans[start] == span:
                 piece = pa.concat_tables([held, piece])
             elif held is not None:
                 yield label, held.combine_chunks()
-            label, held = str(labels[start]), piece
+            label, span, held = str(labels[start]), int(spans[start]), piece
             while held.num_rows > chunk_rows:
                 times = held.column("time_ms").to_numpy()
                 cut = int(np.searchsorted(times, times[chunk_rows], side="left"))
@@ -349,17 +361,31 @@ def _why_none(summary: PrepareSummary) -> str:
 
 
 class _ScalingWriter:
-    """Holds rows back until there are enough to fit the scales on, then standardises and writes."""
+    """Holds rows back until there are enough to fit the scales on, then standardises and writes.
+
+    The scales are fitted on the first windows that together hold ``scale_rows`` rows, but on no
+    more than the first `MAX_SCALE_ROWS`: so they do not depend on how windows are cut into chunks,
+    and a huge first window need not fit in memory.
+    """
 
     def __init__(self, writer: StoreWriter, encoders: Encoders, schema: Schema) -> None:
         self._writer, self._encoders, self._schema = writer, encoders, schema
         self._held: list[tuple[dict[str, ColumnArray], str, dict[str, int]]] = []
 
     def append(self, columns: dict[str, ColumnArray], label: str) -> None:
+        if self._held and self._held[-1][1] != label and self._num_held >= self._schema.scale_rows:
+            self._write()  # a window has ended
         self._held.append((columns, label, self._encoders.sizes))
-        num_held = sum(len(held["time_ms"]) for held, _, _ in self._held)
-        if self._encoders.standardisers or num_held >= self._schema.scale_rows:
+        if self._encoders.standardisers or self._num_held >= self._max_rows:
             self._write()
+
+    @property
+    def _max_rows(self) -> int:
+        return max(self._schema.scale_rows, MAX_SCALE_ROWS)
+
+    @property
+    def _num_held(self) -> int:
+        return sum(len(held["time_ms"]) for held, _, _ in self._held)
 
     def finish(self) -> None:
         self._write()
@@ -368,47 +394,14 @@ class _ScalingWriter:
     def _write(self) -> None:
         if self._held and not self._encoders.standardisers:
             names = self._held[0][0]
-            together = {n: np.concatenate([held[n] for held, _, _ in self._held]) for n in names}
+            together = {
+                n: np.concatenate([held[n] for held, _, _ in self._held])[: self._max_rows]
+                for n in names
+            }
             fit_scales(together, self._encoders, self._schema)
         for columns, label, sizes in self._held:
             self._writer.append(standardise_columns(columns, self._encoders), label, sizes)
         self._held = []
-
-
-class _Quarantine:
-    """Writes bad rows as they come; no file when there are none."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writer: pq.ParquetWriter | None = None
-
-    def add(self, rows: pa.Table) -> None:
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, rows.schema, write_page_checksum=True)
-        self._writer.write_table(rows.cast(self._writer.schema))
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-
-class _RequestNumbers:
-    """Numbers requests 0, 1, ... in time order; rows of a request within a chunk share one."""
-
-    def __init__(self) -> None:
-        self._next = 0
-
-    def number(self, chunk: pa.Table, schema: Schema) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        if schema.log.request is not None:
-            keys = chunk.column("request").to_pandas()
-        else:
-            keys = pd.MultiIndex.from_arrays(
-                [chunk.column("user").to_pandas(), chunk.column("time_ms").to_pandas()]
-            )
-        codes, unique = pd.factorize(keys)
-        numbers = np.asarray(codes, dtype=np.int64) + self._next
-        self._next += len(unique)
-        return numbers
 
 
 class _Snapshots:
@@ -417,6 +410,11 @@ class _Snapshots:
     def __init__(self, dates: tuple[str, ...], schema: Schema, folder: Path) -> None:
         self._moments = sorted((local_midnight_ms(date, schema), date) for date in set(dates))
         self._folder = folder
+
+    @property
+    def moments_ms(self) -> list[int]:
+        """Ascending moments at which the stream must be cut."""
+        return [moment_ms for moment_ms, _ in self._moments]
 
     def save_until(self, time_ms: int, source: FeatureSource) -> None:
         """Save every snapshot due at or before ``time_ms``, before later rows are folded in."""

@@ -51,7 +51,9 @@ def sort_by_time(
     else:
         if buffered:
             runs.append(_spill(buffered, spill / f"run-{len(runs):05d}.parquet"))
-        merged = _merge([_read_run(run) for run in runs])
+        # However many runs there are, their open batches together stay about one run's size.
+        batch_rows = min(BATCH_ROWS, max(1, run_rows // len(runs)))
+        merged = _merge([_read_run(run, batch_rows) for run in runs])
     for table in merged:
         unique = _without_duplicates(table)
         duplicates.rows += table.num_rows - unique.num_rows
@@ -74,9 +76,9 @@ def _spill(tables: list[pa.Table], path: Path) -> Path:
     return path
 
 
-def _read_run(path: Path) -> Iterator[pa.Table]:
+def _read_run(path: Path, batch_rows: int) -> Iterator[pa.Table]:
     run = pq.ParquetFile(path, page_checksum_verification=True)
-    for batch in run.iter_batches(batch_size=BATCH_ROWS):
+    for batch in run.iter_batches(batch_size=batch_rows):
         yield pa.Table.from_batches([batch])
 
 

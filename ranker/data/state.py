@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -89,9 +90,10 @@ def load_state(folder: Path) -> FeatureSource:
 
 
 def state_digest(folder: Path) -> str:
-    """A hex digest of a whole state: its manifest names every file's sha256."""
+    """A short digest of a whole state: its manifest names every file's sha256."""
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return str(manifest["files"]["encoders.json"])[:12] + f"@{manifest['as_of_ms']}"
+    files = json.dumps(manifest["files"], sort_keys=True)
+    return hashlib.sha256(files.encode()).hexdigest()[:12] + f"@{manifest['as_of_ms']}"
 
 
 def _owner_table(path: Path) -> OwnerTable | None:

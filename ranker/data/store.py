@@ -115,10 +115,14 @@ class StoreWriter:
         )
         self._windows.append(window)
 
-    def finish(self, encoders: Encoders) -> None:
-        """Close the files and describe them."""
+    def close(self) -> None:
+        """Close the files; without `finish` they are no store."""
         for file in self._files.values():
             file.close()
+
+    def finish(self, encoders: Encoders) -> None:
+        """Close the files and describe them."""
+        self.close()
         encoders.save(self._folder / "encoders.json")
         document = {
             "format": FORMAT,
@@ -157,15 +161,23 @@ class EncodedStore:
             raise DataError(f"{folder}: holds no prepared data; run `ranker prepare`") from None
         except ValueError as error:
             raise DataError(f"{root / STORE_FILE}: damaged: {error}") from None
-        if document.get("format") != FORMAT:
-            raise DataError(f"{root}: store format {document.get('format')}, expected {FORMAT}")
+        found = document.get("format") if isinstance(document, dict) else None
+        if found != FORMAT:
+            raise DataError(f"{root}: store format {found}, expected {FORMAT}")
         self.schema = load_schema(folder / "schema.yaml")
-        self.num_rows: int = document["rows"]
-        self.windows = tuple(Window(**window) for window in document["windows"])
-        self.sha256_by_column = {n: c["sha256"] for n, c in document["columns"].items()}
+        try:
+            self.num_rows = int(document["rows"])
+            self.windows = tuple(Window(**window) for window in document["windows"])
+            self.sha256_by_column = {n: c["sha256"] for n, c in document["columns"].items()}
+            specs = [document["columns"][c.name] for c in store_columns(self.schema)]
+            expected = [(c.dtype, c.width) for c in store_columns(self.schema)]
+            if [(spec["dtype"], spec["width"]) for spec in specs] != expected:
+                raise ValueError("its columns are not those of schema.yaml")
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(f"{root / STORE_FILE}: damaged: {error!r}") from None
         self._columns = {
-            name: _map_column(root / "columns" / f"{name}.bin", spec, self.num_rows)
-            for name, spec in document["columns"].items()
+            column.name: _map_column(root / "columns" / f"{column.name}.bin", column, self.num_rows)
+            for column in store_columns(self.schema)
         }
         self._encoders: Encoders | None = None
 
@@ -189,10 +201,9 @@ class EncodedStore:
         )
 
 
-def _map_column(path: Path, spec: Mapping[str, object], num_rows: int) -> npt.NDArray[np.generic]:
-    width = int(str(spec["width"]))
-    dtype = np.dtype(str(spec["dtype"]))
-    shape = (num_rows, width) if width else (num_rows,)
+def _map_column(path: Path, column: StoredColumn, num_rows: int) -> npt.NDArray[np.generic]:
+    dtype = np.dtype(column.dtype)
+    shape = (num_rows, column.width) if column.width else (num_rows,)
     expected = int(np.prod(shape)) * dtype.itemsize
     size = path.stat().st_size if path.is_file() else -1
     if size != expected:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from ranker.data.parquet import DataError, LocatedBatch, find_files, open_file, stream
 from ranker.data.problems import BatchChecker, BoolArray, ProblemLog
+from ranker.data.row_hash import hash_rows
 from ranker.schema import MS_PER_UNIT, FeatureSpec, Owner, Schema, TaskSpec
 
 EARLIEST_MS = 631_152_000_000  # 1990-01-01: earlier stamps are seconds taken for milliseconds
@@ -75,7 +76,9 @@ def stream_log(
         checker = BatchChecker(located=located, log=problems)
         columns = _canonical_log(located, schema, checker, content)
         if content == "impressions":
-            columns["row_hash"] = pa.array(_row_hash(located.rows))
+            columns["row_hash"] = pa.array(
+                hash_rows(dict(zip(located.rows.schema.names, located.rows.columns, strict=True)))
+            )
         if checker.bad.any():
             quarantine(checker.quarantined())
         yield pa.table(columns).filter(pa.array(~checker.bad))
@@ -101,14 +104,14 @@ def read_owner_table(path: Path, schema: Schema, owner: Owner) -> pa.Table:
         tables.append(pa.table(canonical))
     if problems.bad_rows:
         raise DataError(f"the {owner} table is rejected:\n" + "\n".join(problems.sentences()))
-    if not tables:
+    table = pa.concat_tables(tables) if tables else None
+    if table is None or table.num_rows == 0:
         raise DataError(f"{path}: the {owner} table has no rows")
-    table = pa.concat_tables(tables)
     ids = table.column("id").to_pandas()
     if ids.duplicated().any():
         raise DataError(
             f"{path}: column {key!r} must be unique in the {owner} table, "
-            f"{ids[ids.duplicated()].iloc[0]!r} occurs more than once"
+            f"{ids[ids.duplicated()].tolist()[0]!r} occurs more than once"
         )
     return table
 
@@ -136,7 +139,7 @@ def read_earlier_history(path: Path, schema: Schema) -> pa.Table:
         columns = {
             "user": _ids(rows.column(schema.log.user), schema.log.user, checker, nullable=False),
             "item": _ids(rows.column(schema.log.item), schema.log.item, checker, nullable=False),
-            "order": pc.cast(order_values, pa.int64()),
+            "order": pc.cast(order_values, pa.int64(), safe=False),
         }
         labels = {
             task.name: _label(rows, task, checker)
@@ -148,7 +151,7 @@ def read_earlier_history(path: Path, schema: Schema) -> pa.Table:
         tables.append(pa.table(columns))
     if problems.bad_rows:
         raise DataError("the earlier history is rejected:\n" + "\n".join(problems.sentences()))
-    if not tables:
+    if not any(table.num_rows for table in tables):
         raise DataError(f"{path}: the earlier history has no rows")
     return pa.concat_tables(tables)
 
@@ -167,7 +170,7 @@ def read_requests(
     )
     if problems.bad_rows:
         raise DataError(f"{path} is rejected:\n" + "\n".join(problems.sentences()))
-    if not tables:
+    if not any(table.num_rows for table in tables):
         raise DataError(f"{path}: holds no rows")
     return pa.concat_tables(tables)
 
@@ -209,7 +212,10 @@ def _type_class(feature: FeatureSpec) -> str:
 
 
 def _check_files(path: Path, needed: dict[str, str]) -> None:
-    """Every file has every column in a fitting type, ids in the same type in all files."""
+    """Every file has every column in a fitting type, ids in the same type in all files.
+
+    A column of nulls only has Arrow's type null: it fits wherever numbers do.
+    """
     id_kinds: dict[str, tuple[str, Path]] = {}
     for file in find_files(path):
         arrow = open_file(file).schema_arrow
@@ -223,8 +229,8 @@ def _check_files(path: Path, needed: dict[str, str]) -> None:
                 raise DataError(
                     f"{file}: column {column!r} must be {_TYPE_NAMES[type_class]}, got {got}"
                 )
-            if type_class == "id":
-                kind = "text" if _is_text(got) else "number"
+            if type_class in ("id", "sequence"):
+                kind = "text" if _is_text(_element(got)) else "number"
                 first_kind, first_file = id_kinds.setdefault(column, (kind, file))
                 if kind != first_kind:
                     raise DataError(
@@ -251,13 +257,17 @@ def _fits(got: pa.DataType, type_class: str) -> bool:
         case "integer":
             return bool(pa.types.is_integer(got))
         case "number":
-            return bool(number)
+            return bool(number or pa.types.is_null(got))
         case "time":
             return bool(pa.types.is_integer(got) or pa.types.is_timestamp(got))
         case "date":
-            return bool(pa.types.is_temporal(got)) or _is_text(got)
+            return bool(pa.types.is_date(got) or pa.types.is_timestamp(got)) or _is_text(got)
         case _:
             return bool(pa.types.is_list(got) or pa.types.is_large_list(got)) or _is_text(got)
+
+
+def _element(got: pa.DataType) -> pa.DataType:
+    return got.value_type if pa.types.is_list(got) or pa.types.is_large_list(got) else got
 
 
 def _is_text(got: pa.DataType) -> bool:
@@ -362,8 +372,10 @@ def _position(rows: pa.RecordBatch, schema: Schema, checker: BatchChecker) -> pa
     column = schema.log.position
     if column is None:
         return pa.array(np.full(rows.num_rows, -1, dtype=np.int32))
-    raw = pc.cast(pc.fill_null(rows.column(column), -1), pa.int64()).to_numpy(zero_copy_only=False)
     given = ~_mask(pc.is_null(rows.column(column)))
+    # Cast first: an unsigned column can't hold -1. A wrapped huge value is negative: rejected.
+    integers = pc.cast(rows.column(column), pa.int64(), safe=False)
+    raw = pc.fill_null(integers, -1).to_numpy(zero_copy_only=False)
     checker.reject(given & (raw < 0), reason="negative", column=column, expected="positions from 0")
     return pa.array(np.minimum(raw, schema.max_positions - 1).astype(np.int32))
 
@@ -464,26 +476,20 @@ def _sequence(values: pa.Array, feature: FeatureSpec, checker: BatchChecker) -> 
                 f"{checker.located.file}: column {feature.column!r} is text; "
                 f"the schema's feature {feature.name!r} needs a separator"
             )
-        return pc.cast(
-            pc.split_pattern(pc.cast(values, pa.string()), feature.separator), pa.list_(pa.string())
-        )
+        text = pc.cast(values, pa.string())
+        text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)  # no elements
+        return pc.cast(pc.split_pattern(text, feature.separator), _list_of(pa.string()))
     element = values.type.value_type
     if not (pa.types.is_integer(element) or _is_text(element)):
         raise DataError(
             f"{checker.located.file}: column {feature.column!r} must hold lists of integers or "
             f"texts, got {values.type}"
         )
-    return pc.cast(values, pa.list_(pa.string() if _is_text(element) else pa.int64()))
+    return pc.cast(values, _list_of(pa.string() if _is_text(element) else pa.int64()))
 
 
-def _row_hash(rows: pa.RecordBatch) -> npt.NDArray[np.int64]:
-    """A 64-bit hash of all columns as they came: equal rows have equal hashes."""
-    frame = rows.to_pandas()
-    for name, values in frame.items():
-        if len(values) and isinstance(values.iloc[0], list | dict | np.ndarray):
-            frame[name] = values.astype(str)
-    hashed = pd.util.hash_pandas_object(frame, index=False).to_numpy()
-    return np.asarray(hashed).astype(np.uint64).view(np.int64)
+def _list_of(element: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("element", element))  # Parquet's name, so that reading keeps the type
 
 
 def _floats(values: pa.Array) -> FloatArray:

@@ -13,8 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ranker.config import Config
+from ranker.data.encode import Scale
 from ranker.models.embedder import Embedder, InputLayout, InputNormalization
-from ranker.models.heads import BinaryHead, Head, LabelScale, SquaredHead, SquaredLog1pHead
+from ranker.models.heads import BinaryHead, Head, SquaredHead, SquaredLog1pHead
 from ranker.models.initial_rows import initial_rows
 from ranker.models.layers import Activation, LayerStyle, Normalization
 from ranker.models.mmoe import GateInput, MMoE
@@ -91,7 +92,7 @@ def build_model(
     schema: Schema,
     *,
     ids_by_vocabulary: Mapping[str, Ids],
-    label_scales: Mapping[str, LabelScale],
+    label_scales: Mapping[str, Scale],
     seed: int,
 ) -> RankingModel:
     """Build the model of ``schema``'s features and tasks, all weights a function of ``seed``.
@@ -106,7 +107,7 @@ def build_model(
     tasks = tuple(task.name for task in schema.tasks)
     missing = [task for task in tasks if task not in label_scales]
     if missing:
-        raise ValueError(f"model: no label scale for tasks {missing}; measure_label_scale gives it")
+        raise ValueError(f"model: no label scale for tasks {missing}; fit_scales gives them")
     inputs = input_layout(schema, exclude=config.exclude_features)
     tables = _tables(inputs, schema, ids_by_vocabulary, seed=seed, width=config.embedding_width)
     style = LayerStyle(
@@ -223,7 +224,7 @@ def _bottom(
             assert_never(config)
 
 
-def _head(task: TaskSpec, scale: LabelScale) -> Head:
+def _head(task: TaskSpec, scale: Scale) -> Head:
     try:
         match task.loss:
             case "log_loss":

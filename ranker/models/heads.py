@@ -9,7 +9,6 @@ Shapes: ``B`` batch.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -20,17 +19,6 @@ from torch.nn import functional
 _RATE_BOUND = 1e-3
 # exp(mean + 5 standard deviations) is beyond any plausible expectation, and exp stays finite
 _MAX_DEVIATIONS = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelScale:
-    """Mean and standard deviation of a task's labels on the scale on which its head learns.
-
-    That is log1p(label) for ``squared_log1p``, the label itself otherwise (`measure_label_scale`).
-    """
-
-    mean: float
-    scale: float
 
 
 class Head(Protocol):
@@ -172,21 +160,6 @@ class SquaredLog1pHead(nn.Module):
         return torch.minimum(exponent, self.mean + _MAX_DEVIATIONS * self.scale).exp()
 
 
-def measure_label_scale(labels: Tensor, *, logarithmic: bool) -> LabelScale:
-    """Mean and standard deviation of labels [N] (of log1p of them), NaN left out.
-
-    Where nothing was observed they are 0.5 and 1 (for a binary label the rate of a logit of 0);
-    where all labels are the same the standard deviation is 1.
-    """
-    observed = labels[~labels.isnan()].to(torch.float64)
-    if logarithmic:
-        observed = torch.log1p(observed)
-    if observed.numel() == 0:
-        return LabelScale(mean=0.5, scale=1.0)
-    scale = float(observed.std(correction=0))
-    return LabelScale(mean=float(observed.mean()), scale=scale if scale > 0 else 1.0)
-
-
 def _squared_error(logit: Tensor, standardised: Tensor) -> Tensor:
     observed = ~standardised.isnan()
     errors = logit - torch.where(observed, standardised, 0.0)
@@ -198,7 +171,7 @@ def _require_scale(mean: float, scale: float) -> None:
     _require(
         valid,
         f"regression labels: expected a finite mean and scale > 0, got mean {mean}, scale {scale}; "
-        "measure_label_scale gives usable ones for any labels",
+        "ranker.data.encode.fit_scale gives usable ones for any labels",
     )
 
 

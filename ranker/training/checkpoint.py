@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from ranker.atomic import replacing_file, sha256_of, write_text
+from ranker.data.parquet import DataError
 
 logger = logging.getLogger(__name__)
 KEPT = 2
@@ -46,11 +48,20 @@ class AtomicCheckpointIO(CheckpointIO):
         map_location: Any | None = None,
         weights_only: bool | None = True,
     ) -> dict[str, Any]:
-        """Read a checkpoint; anything but tensors and plain values is refused."""
+        """Read a checkpoint.
+
+        Raises:
+            DataError: it holds anything but tensors and plain values; nothing of it was executed.
+        """
         del weights_only
-        loaded: dict[str, Any] = torch.load(
-            path, map_location=map_location or "cpu", weights_only=True
-        )
+        try:
+            loaded: dict[str, Any] = torch.load(
+                path, map_location=map_location or "cpu", weights_only=True
+            )
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise DataError(
+                f"{path}: is no checkpoint of ours, delete it and resume from an older one: {error}"
+            ) from None
         return loaded
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -77,6 +88,18 @@ def newest_intact(folder: Path) -> Path | None:
             return path
         logger.warning("%s is damaged or incomplete; an older checkpoint is used", path)
     return None
+
+
+def discard_newer(folder: Path, path: Path | None) -> None:
+    """Delete checkpoints newer than ``path`` (all if None) and the leavings of a crash.
+
+    They are damaged, and to those that keep the newest two they would count as the newest.
+    """
+    for other in list_checkpoints(folder):
+        if path is None or other.name > path.name:
+            AtomicCheckpointIO().remove_checkpoint(other)
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
 def _digest_path(path: Path) -> Path:

@@ -97,7 +97,7 @@ class RankingModule(pl.LightningModule):
         self.manual_backward(loss)
         for optimizer in optimizers:
             optimizer.step()
-        self._loss_sum += loss.detach() * batch.num_rows
+        self._loss_sum = self._loss_sum.to(loss.device) + loss.detach() * batch.num_rows
         self.cursor = Cursor(
             window=cursor.window,
             pass_number=cursor.pass_number,

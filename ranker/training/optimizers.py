@@ -11,10 +11,11 @@ from collections.abc import Mapping
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.optim import Adagrad, AdamW, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from ranker.config import Config
 from ranker.models.ranking_model import RankingModel
+from ranker.training.sparse_adagrad import SparseAdagrad
 
 
 class OptimizerConfig(Config):
@@ -34,10 +35,10 @@ def build_optimizers(model: RankingModel, config: OptimizerConfig) -> list[Optim
     ]
     if embeddings:
         optimizers.append(
-            Adagrad(
+            SparseAdagrad(
                 embeddings.values(),
-                lr=config.embedding_rate,
-                initial_accumulator_value=config.embedding_initial_sum,
+                rate=config.embedding_rate,
+                initial_sum=config.embedding_initial_sum,
             )
         )
     return optimizers
@@ -69,10 +70,9 @@ def restore_optimizers(
                 for key, value in tensors.items()
                 if key.rpartition("/")[0] == name
             }
-            state = {
-                key: _padded(value, parameter, config.embedding_initial_sum if key == "sum" else 0.0)
-                for key, value in state.items()
-            }
+            for key, value in state.items():
+                fill = config.embedding_initial_sum if key == "sum" else 0.0
+                state[key] = _padded(value, parameter, fill)
             if state:
                 optimizer.state[parameter] = state
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ranker.data.batch import Batch
+from ranker.data.encode import Scale
 from ranker.models.build import ModelConfig, build_model
-from ranker.models.heads import LabelScale
 from ranker.models.ranking_model import RankingModel
 from ranker.schema import Schema
 
@@ -22,9 +22,9 @@ IDS: dict[str, list[int] | list[str]] = {
     "device": ["phone", "tv"],
 }
 SCALES = {
-    "click": LabelScale(mean=0.2, scale=1.0),
-    "rating": LabelScale(mean=3.5, scale=1.2),
-    "watch_time_s": LabelScale(mean=2.0, scale=0.8),
+    "click": Scale(mean=0.2, scale=1.0),
+    "rating": Scale(mean=3.5, scale=1.2),
+    "watch_time_s": Scale(mean=2.0, scale=0.8),
 }
 
 
@@ -34,7 +34,7 @@ def ids_by_vocabulary() -> dict[str, list[int] | list[str]]:
 
 
 @pytest.fixture
-def label_scales() -> dict[str, LabelScale]:
+def label_scales() -> dict[str, Scale]:
     return SCALES
 
 

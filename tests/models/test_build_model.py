@@ -7,6 +7,7 @@ import torch
 
 from ranker.config import ConfigError, parse_config
 from ranker.data.batch import Batch
+from ranker.data.encode import Scale
 from ranker.models.build import (
     MMoEConfig,
     ModelConfig,
@@ -15,13 +16,13 @@ from ranker.models.build import (
     build_model,
     input_layout,
 )
-from ranker.models.heads import LabelScale, SquaredLog1pHead
+from ranker.models.heads import SquaredLog1pHead
 from ranker.models.ranking_model import RankingModel
 from ranker.schema import Schema
 
 MakeModel = Callable[..., RankingModel]
 Ids = Mapping[str, list[int] | list[str]]
-Scales = Mapping[str, LabelScale]
+Scales = Mapping[str, Scale]
 
 
 def test_layout_follows_the_schema(schema: Schema) -> None:
@@ -202,7 +203,7 @@ def test_what_is_missing_is_named(
 def test_a_wrong_label_scale_names_its_task(
     schema: Schema, ids_by_vocabulary: Ids, label_scales: Scales
 ) -> None:
-    scales = {**label_scales, "rating": LabelScale(mean=float("nan"), scale=1.0)}
+    scales = {**label_scales, "rating": Scale(mean=float("nan"), scale=1.0)}
     with pytest.raises(ValueError, match="task 'rating': regression labels"):
         build_model(
             ModelConfig(), schema, ids_by_vocabulary=ids_by_vocabulary, label_scales=scales, seed=0

@@ -15,7 +15,6 @@ from ranker.models.heads import (
     Head,
     SquaredHead,
     SquaredLog1pHead,
-    measure_label_scale,
 )
 
 
@@ -154,20 +153,3 @@ def test_impossible_rates_and_decays_are_refused() -> None:
         BinaryHead(base_rate=math.nan)
     with pytest.raises(ValueError, match="decay must be in"):
         SquaredLog1pHead(mean=0.0, scale=1.0, decay=0.0)
-
-
-def test_label_scale_measures_observed_labels() -> None:
-    labels = torch.tensor([1.0, torch.nan, 3.0, 8.0])
-    plain = measure_label_scale(labels, logarithmic=False)
-    assert (plain.mean, plain.scale) == pytest.approx((4.0, np.std([1, 3, 8])))
-    logs = measure_label_scale(labels, logarithmic=True)
-    assert (logs.mean, logs.scale) == pytest.approx(
-        (np.mean(np.log1p([1, 3, 8])), np.std(np.log1p([1, 3, 8])))
-    )
-
-
-@pytest.mark.parametrize("labels", [[], [math.nan, math.nan], [2.0], [5.0, 5.0]])
-def test_label_scale_of_few_labels_is_usable(labels: list[float]) -> None:
-    scale = measure_label_scale(torch.tensor(labels), logarithmic=False)
-    assert scale.scale == 1.0
-    SquaredHead(mean=scale.mean, scale=scale.scale)

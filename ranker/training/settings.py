@@ -1,0 +1,58 @@
+"""What a training run depends on besides its data, and what it reports while it runs."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from ranker.config import Config
+from ranker.models.build import ModelConfig
+from ranker.training.optimizers import OptimizerConfig
+
+
+class TrainConfig(Config):
+    """Everything a training run depends on besides its data.
+
+    Attributes:
+        first_window, before_window: train on windows with ``first <= label < before`` (local
+            dates); left out, the data's ends.
+        passes_per_window: how often a window is passed over before the next one's turn.
+        shuffle_block_rows, shuffle_buffer_rows: see `ranker.data.loader.ShuffleSettings`.
+        checkpoint_every_s: seconds between checkpoints; one more at each window's end.
+        threads: torch's threads; byte identity is promised for equal numbers.
+    """
+
+    seed: int = 0
+    first_window: str = ""
+    before_window: str = ""
+    batch_rows: int = Field(default=512, ge=1)
+    passes_per_window: int = Field(default=1, ge=1)
+    shuffle_block_rows: int = Field(default=256, ge=1)
+    shuffle_buffer_rows: int = Field(default=131_072, ge=1)
+    loader_workers: int = Field(default=0, ge=0)
+    checkpoint_every_s: float = Field(default=60.0, ge=0)
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    threads: int = Field(default=2, ge=1)
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    @field_validator("first_window", "before_window", mode="before")
+    @classmethod
+    def _date_as_text(cls, value: object) -> object:
+        # YAML reads an unquoted 2022-05-05 as a date
+        if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+            return value.isoformat()
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainProgress:
+    """Where a run stands, in rows since it was started or resumed; reported after every step."""
+
+    window: str
+    rows_done: int
+    rows_total: int
+    seconds: float

@@ -1,0 +1,243 @@
+"""Lightning's loop over the windows that are left: one epoch is one pass over one window.
+
+Before a window is trained on, the model predicts it; after it, and every few seconds, a checkpoint
+is saved.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ranker.data.loader import NumberedBatch, ShuffleSettings, WindowBatches
+from ranker.data.parquet import write_table
+from ranker.data.store import EncodedStore, Window
+from ranker.training.checkpoint import AtomicCheckpointIO, checkpoint_path
+from ranker.training.module import Cursor, RankingModule
+from ranker.training.progressive import predict_window
+from ranker.training.quiet import quiet_lightning
+from ranker.training.settings import TrainConfig, TrainProgress
+
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowLoop:
+    """What is trained on and where the run's files go.
+
+    ``known_before`` are the vocabularies' sizes before the first window; None if nothing has been
+    trained before it, so that there is no model to predict it with.
+    """
+
+    store: EncodedStore
+    windows: Sequence[Window]
+    known_before: Mapping[str, int] | None
+    config: TrainConfig
+    run_folder: Path
+    on_progress: Callable[[TrainProgress], None]
+
+    def run(self, module: RankingModule) -> Mapping[str, Tensor]:
+        """Train from the module's cursor to the end; returns the optimizers' state.
+
+        Raises:
+            KeyboardInterrupt: the user interrupted it.
+        """
+        epochs = self._epochs_from(module.cursor)
+        if not epochs:
+            return module.restored  # it had been interrupted after its last step
+        with quiet_lightning():
+            trainer = pl.Trainer(
+                max_epochs=len(epochs),
+                accelerator=self.config.accelerator,
+                devices=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                reload_dataloaders_every_n_epochs=1,
+                use_distributed_sampler=False,
+                plugins=[AtomicCheckpointIO()],
+                callbacks=[_Bookkeeping(self, epochs)],
+            )
+            _fit(trainer, module, _WindowData(self, epochs))
+        return module.optimizer_tensors()
+
+    def _epochs_from(self, cursor: Cursor) -> list[_Epoch]:
+        """The passes that are left, from the cursor on."""
+        epochs = []
+        known = self.known_before
+        for window in self.windows:
+            for pass_number in range(self.config.passes_per_window):
+                place, here = (window.label, pass_number), (cursor.window, cursor.pass_number)
+                first_batch = cursor.batch if place == here else 0
+                batches = self._batches(window, pass_number)
+                if place >= here and first_batch < len(batches):
+                    epochs.append(
+                        _Epoch(
+                            window=window,
+                            pass_number=pass_number,
+                            first_batch=first_batch,
+                            batches=batches,
+                            known_before=known,
+                        )
+                    )
+            known = window.vocabulary_sizes
+        return epochs
+
+    def _batches(self, window: Window, pass_number: int) -> WindowBatches:
+        config = self.config
+        return WindowBatches(
+            self.store,
+            window,
+            pass_number=pass_number,
+            batch_rows=config.batch_rows,
+            shuffle=ShuffleSettings(
+                seed=config.seed,
+                block_rows=config.shuffle_block_rows,
+                buffer_rows=config.shuffle_buffer_rows,
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Epoch:
+    """What is left of one pass over one window: its batches from ``first_batch`` on."""
+
+    window: Window
+    pass_number: int
+    first_batch: int
+    batches: WindowBatches
+    known_before: Mapping[str, int] | None
+
+
+def _fit(trainer: pl.Trainer, module: RankingModule, data: pl.LightningDataModule) -> None:
+    """``trainer.fit``, but an interrupt stays a KeyboardInterrupt.
+
+    Lightning exits with 1 instead, and leaves the process deaf to the next Ctrl-C.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, datamodule=data)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+
+
+class _WindowData(pl.LightningDataModule):
+    """The loader of each epoch."""
+
+    def __init__(self, loop: WindowLoop, epochs: Sequence[_Epoch]) -> None:
+        super().__init__()
+        self._loop, self._epochs = loop, epochs
+
+    def train_dataloader(self) -> DataLoader[NumberedBatch]:
+        """Batches from the epoch's first one on, in order."""
+        assert self.trainer is not None
+        epoch = self._epochs[self.trainer.current_epoch]
+        return DataLoader(
+            epoch.batches,
+            batch_size=None,
+            sampler=range(epoch.first_batch, len(epoch.batches)),
+            collate_fn=_unchanged,
+            num_workers=self._loop.config.loader_workers,
+        )
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+class _Bookkeeping(pl.Callback):
+    """Progressive validation before a window, checkpoints, progress and metrics.jsonl."""
+
+    def __init__(self, loop: WindowLoop, epochs: Sequence[_Epoch]) -> None:
+        self._loop, self._epochs = loop, epochs
+        self._last_checkpoint = self._started = time.perf_counter()
+        self._rows_total = sum(
+            max(0, epoch.window.num_rows - epoch.first_batch * loop.config.batch_rows)
+            for epoch in epochs
+        )
+        self._rows_at_start = -1
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Predict the window with the model that hasn't seen it; then set the cursor to it."""
+        assert isinstance(pl_module, RankingModule)
+        epoch = self._epochs[trainer.current_epoch]
+        cursor = pl_module.cursor
+        if self._rows_at_start < 0:
+            self._rows_at_start = cursor.rows
+        is_new = epoch.pass_number == 0 and epoch.first_batch == 0
+        if is_new and epoch.known_before is not None:
+            store, window = self._loop.store, epoch.window
+            table = predict_window(pl_module.model, store, window, epoch.known_before)
+            folder = self._loop.run_folder / "progressive"
+            write_table(folder / f"{window.label}.parquet", table)
+        pl_module.cursor = Cursor(
+            window=epoch.window.label,
+            pass_number=epoch.pass_number,
+            batch=epoch.first_batch,
+            steps=cursor.steps,
+            rows=cursor.rows,
+        )
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Report, and save a checkpoint when it is time."""
+        del outputs, batch, batch_idx
+        assert isinstance(pl_module, RankingModule)
+        now = time.perf_counter()
+        if now - self._last_checkpoint >= self._loop.config.checkpoint_every_s:
+            self._save(trainer, pl_module)
+        rows = pl_module.cursor.rows - self._rows_at_start
+        self._loop.on_progress(
+            TrainProgress(
+                window=pl_module.cursor.window,
+                rows_done=rows,
+                rows_total=self._rows_total,
+                seconds=now - self._started,
+            )
+        )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the mean loss, and save a checkpoint at the pass's end."""
+        assert isinstance(pl_module, RankingModule)
+        cursor = pl_module.cursor
+        epoch = self._epochs[trainer.current_epoch]
+        entry = {
+            "window": cursor.window,
+            "pass": cursor.pass_number,
+            "steps": cursor.steps,
+            "rows": cursor.rows,
+            "mean_loss": pl_module.take_loss() / epoch.window.num_rows,
+        }
+        with (self._loop.run_folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        self._save(trainer, pl_module)
+
+    def _save(self, trainer: pl.Trainer, module: RankingModule) -> None:
+        folder = self._loop.run_folder / CHECKPOINTS
+        trainer.save_checkpoint(checkpoint_path(folder, module.cursor.steps), weights_only=False)
+        self._last_checkpoint = time.perf_counter()

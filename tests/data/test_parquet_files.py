@@ -1,0 +1,173 @@
+"""Damaged, empty, foreign and missing files are named."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ranker.data import parquet
+from ranker.data.parquet import DataError, find_files, read_table, stream, write_table
+
+
+@pytest.fixture
+def table() -> pa.Table:
+    rng = np.random.default_rng(4)
+    return pa.table(
+        {
+            "a": rng.integers(10**9, size=900),
+            "b": rng.normal(size=900),
+            "c": pa.array(rng.integers(10**6, size=900).astype(str)),
+        }
+    )
+
+
+@pytest.fixture
+def file(table: pa.Table, tmp_path: Path) -> Path:
+    """Three row groups, not compressed, so that a flipped bit stays within its value."""
+    path = tmp_path / "in.parquet"
+    pq.write_table(
+        table, path, row_group_size=300, compression="none", write_page_checksum=True,
+        use_dictionary=False,
+    )  # fmt: skip
+    return path
+
+
+def test_stream_gives_every_row_with_its_place(
+    file: Path, table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "BATCH_ROWS", 110)
+    batches = list(stream(file))
+    assert [(b.row_group, b.first_row, b.rows.num_rows) for b in batches[:4]] == [
+        (0, 0, 110), (0, 110, 110), (0, 220, 80), (1, 0, 110),
+    ]  # fmt: skip
+    assert pa.Table.from_batches([b.rows for b in batches]).equals(table)
+
+
+@pytest.mark.parametrize("column", ["a", "b", "c"])
+@pytest.mark.parametrize("row_group", [0, 2])
+def test_flipped_bit_names_file_row_group_and_column(
+    column: str, row_group: int, file: Path
+) -> None:
+    chunk = pq.ParquetFile(file).metadata.row_group(row_group).column("abc".index(column))
+    data = bytearray(file.read_bytes())
+    data[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 4
+    file.write_bytes(data)
+    with pytest.raises(
+        DataError,
+        match=rf"{re.escape(str(file))}: row group {row_group}, column '{column}': damaged: .*",
+    ) as caught:
+        read_table(file)
+    assert "copy the file again" in str(caught.value)
+
+
+def test_flipped_bits_are_reported_or_harmless(file: Path, table: pa.Table) -> None:
+    """In a process of its own: a flip must not crash the reader either."""
+    script = """
+import sys
+from pathlib import Path
+import numpy as np
+from ranker.data.parquet import DataError, read_table
+file = Path(sys.argv[1])
+whole, data = read_table(file), file.read_bytes()
+rng = np.random.default_rng(5)
+refused = 0
+for place in rng.integers(len(data), size=150):
+    damaged = bytearray(data)
+    damaged[place] ^= 1 << int(rng.integers(8))
+    file.write_bytes(damaged)
+    try:
+        same = read_table(file).equals(whole)
+    except DataError as error:
+        assert str(file) in str(error)
+        refused += 1
+    else:
+        assert same, f"byte {place} was read silently wrong"
+print(refused)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 130
+
+
+def test_truncated_file(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(DataError, match=rf"{re.escape(str(file))}: is truncated .* copy it again"):
+        read_table(file)
+
+
+def test_lost_middle(file: Path) -> None:
+    data = file.read_bytes()
+    file.write_bytes(data[:1000] + data[3000:])
+    with pytest.raises(DataError, match=re.escape(str(file))):
+        read_table(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty (0 bytes), expected a Parquet file"),
+        (b"a,b\n1,2\n", "is not a Parquet file (it does not begin with PAR1)"),
+        (b"PAR1PAR1", "can't be opened as Parquet: "),
+        (b"PAR1" + b"\xff" * 50 + b"PAR1", "can't be opened as Parquet: "),
+    ],
+)
+def test_foreign_file(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(f"{path}: {message}")):
+        read_table(path)
+
+
+def test_missing_file_and_folder_without_parquet(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
+        find_files(tmp_path / "nowhere")
+    (tmp_path / "x.csv").touch()
+    (tmp_path / "_tmp.parquet").touch()
+    with pytest.raises(DataError, match=r"holds no \*\.parquet files"):
+        find_files(tmp_path)
+
+
+def test_folders_are_searched_by_name(tmp_path: Path, table: pa.Table) -> None:
+    """Spark writes folders called .parquet, and files beginning with _ and . beside the data."""
+    names = ["b.parquet/part-1.parquet", "b.parquet/part-0.parquet", "a.parquet", "c/x.parquet"]
+    hidden = ["b.parquet/_tmp.parquet", ".d/y.parquet", "c/.x.parquet"]
+    for name in names + hidden:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_table(tmp_path / name, table)
+    found = [str(f.relative_to(tmp_path)) for f in find_files(tmp_path)]
+    assert found == sorted(names)
+
+
+def test_read_table_reads_chosen_columns(file: Path, table: pa.Table) -> None:
+    assert read_table(file, ["c", "a"]).column("a").equals(table.column("a"))
+    with pytest.raises(DataError, match=r"column 'd' is missing; it has \['a', 'b', 'c'\]"):
+        read_table(file, ["d"])
+
+
+def test_no_rows(tmp_path: Path, table: pa.Table) -> None:
+    write_table(tmp_path / "none.parquet", table.slice(0, 0))
+    assert read_table(tmp_path / "none.parquet", ["b"]).schema == pa.schema({"b": pa.float64()})
+
+
+def test_files_with_other_columns_do_not_make_one_table(tmp_path: Path, table: pa.Table) -> None:
+    write_table(tmp_path / "a.parquet", table)
+    write_table(tmp_path / "b.parquet", table.drop("b"))
+    with pytest.raises(DataError, match="its files differ in columns"):
+        read_table(tmp_path)
+
+
+def test_equal_tables_give_equal_bytes(tmp_path: Path, table: pa.Table) -> None:
+    write_table(tmp_path / "a.parquet", table)
+    pieces = pa.concat_tables([table.slice(0, 7), table.slice(7)])  # in two chunks
+    write_table(tmp_path / "b.parquet", pieces)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    assert read_table(tmp_path / "a.parquet").equals(table)

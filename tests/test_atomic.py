@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ranker.atomic import (
+    MANIFEST,
+    OutputError,
+    find_damage,
+    folder_digests,
+    replacing_file,
+    replacing_folder,
+    sha256_of,
+    write_json,
+    write_text,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    write_text(path, "one é")
+    assert path.read_bytes() == "one é".encode()
+    with replacing_file(path) as temporary:
+        temporary.write_text("two")
+        assert path.read_text() == "one é" and temporary.parent == path.parent
+    assert path.read_text() == "two"
+    assert names(path.parent) == ["file.txt"]
+
+
+def test_failure_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+
+    def fail() -> None:
+        with replacing_file(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_text() == "old" and names(tmp_path) == ["file.txt"]
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"x": [1, None, "é"]})
+    assert (tmp_path / "a.json").read_text().endswith("}\n")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert "é" in (tmp_path / "a.json").read_text()
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if os.geteuid() != 0 or mount is None or umount is None:
+        pytest.skip("mounting a small disk needs root")
+    command = [mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    yield folder
+    subprocess.run([umount, str(folder)], check=True)
+
+
+def test_full_disk_keeps_the_old_file(tiny_disk: Path) -> None:
+    path = tiny_disk / "weights"
+    write_text(path, "o" * 150_000)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_text(path, "n" * 150_000)
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_text() == "o" * 150_000
+    assert names(tiny_disk) == ["weights"]
+    write_text(path, "n" * 50_000)
+    assert path.read_text() == "n" * 50_000
+
+
+def test_folder_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "one"
+    for text in ("first", "second"):
+        with replacing_folder(path) as temporary:
+            (temporary / "sub").mkdir()
+            write_text(temporary / "sub" / text, text)
+            write_json(temporary / MANIFEST, {})
+            assert temporary.parent == path.parent
+        assert names(path / "sub") == [text]
+    assert names(path.parent) == ["one"]
+
+
+def test_empty_folder_may_be_used(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "empty") as temporary:
+        write_text(temporary / "x", "x")
+    (tmp_path / "other").mkdir()
+    with replacing_folder(tmp_path / "other") as temporary:
+        write_text(temporary / "y", "y")
+    assert names(tmp_path / "other") == ["y"]
+
+
+def test_foreign_folder_and_file_are_refused(tmp_path: Path) -> None:
+    mine = tmp_path / "photos"
+    mine.mkdir()
+    (mine / "cat.jpg").touch()
+    for path, message in [
+        (mine, r"photos: is not empty and holds no manifest\.json of an earlier output"),
+        (mine / "cat.jpg", "is a file; --output names a folder"),
+    ]:
+        with pytest.raises(OutputError, match=message), replacing_folder(path):
+            pytest.fail("must not begin")
+    assert names(mine) == ["cat.jpg"] and names(tmp_path) == ["photos"]
+
+
+def test_failure_keeps_the_old_folder(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with replacing_folder(path) as temporary:
+        write_json(temporary / MANIFEST, {"run": 1})
+
+    def fail() -> None:
+        with replacing_folder(path) as temporary:
+            write_json(temporary / MANIFEST, {"run": 2})
+            raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        fail()
+    assert '"run": 1' in (path / MANIFEST).read_text() and names(tmp_path) == ["run"]
+
+
+def test_failing_rename_brings_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    with replacing_folder(path) as temporary:
+        write_json(temporary / MANIFEST, {"run": 1})
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name.endswith(".tmp"):
+            raise OSError(errno.EIO, "broken disk")
+        return rename(self, target)
+
+    def replace() -> None:
+        with replacing_folder(path) as temporary:
+            write_json(temporary / MANIFEST, {"run": 2})
+            monkeypatch.setattr(Path, "rename", refuse)
+
+    with pytest.raises(OSError, match="broken disk"):
+        replace()
+    monkeypatch.undo()
+    assert '"run": 1' in (path / MANIFEST).read_text() and names(tmp_path) == ["run"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "folder"
+    for name, text in [("a", "1"), ("sub/b", "2"), (MANIFEST, "{}"), ("sub/manifest.json", "3")]:
+        write_text(root / name, text)
+    return root
+
+
+def test_digests_against_hashlib(folder: Path) -> None:
+    expected = {
+        name: hashlib.sha256(text).hexdigest()
+        for name, text in [("a", b"1"), ("sub/b", b"2"), ("sub/manifest.json", b"3")]
+    }
+    assert folder_digests(folder) == expected
+    assert sha256_of(folder / "a") == expected["a"]
+    assert find_damage(folder, expected) == []
+
+
+def test_damage_is_named(folder: Path) -> None:
+    digests = folder_digests(folder)
+    (folder / "a").write_text("0")
+    (folder / "sub" / "b").unlink()
+    (folder / "c").touch()
+    assert find_damage(folder, digests) == [
+        "a: its sha256 differs from the manifest's: changed or damaged",
+        "sub/b: missing",
+        "c: not in the manifest",
+    ]
+
+
+@pytest.mark.parametrize("name", ["../outside", "sub/../../outside", "/etc/hostname"])
+def test_paths_outside_the_folder_are_refused(name: str, folder: Path) -> None:
+    outside = folder.parent / "outside"
+    outside.write_text("x")
+    digests = folder_digests(folder) | {name: sha256_of(outside)}
+    assert find_damage(folder, digests) == [f"{name}: the manifest names a path outside the folder"]

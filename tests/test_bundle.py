@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipelines.cli import main
+from ranker.atomic import MANIFEST, sha256_of
+from ranker.bundle import FILES, GOLDEN_ROWS, load_bundle, read_manifest, save_bundle, verify
+from ranker.data.loader import read_in_order
+from ranker.data.parquet import DataError
+from ranker.data.store import EncodedStore
+
+every_file = pytest.mark.parametrize("name", FILES)
+
+
+@pytest.fixture
+def bundle(trained_synthetic: Path, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    return Path(shutil.copytree(trained_synthetic / "bundle", tmp_path / "bundle"))
+
+
+def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    change(manifest)
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+
+
+def fix_digest(bundle: Path, name: str) -> None:
+    """As somebody would who knows how."""
+    edit_manifest(bundle, lambda m: m["files"].update({name: sha256_of(bundle / name)}))
+
+
+def test_a_bundle_survives_a_round_trip(
+    bundle: Path, tmp_path: Path, prepared_synthetic: Path
+) -> None:
+    store = EncodedStore(prepared_synthetic)
+    loaded = load_bundle(bundle)
+    (batch,) = read_in_order(store, 0, 70, vocabulary_sizes=loaded.encoders.sizes, batch_rows=70)
+    save_bundle(tmp_path / "again", loaded, batch)
+    again = load_bundle(tmp_path / "again")
+    with torch.no_grad():
+        expected, predictions = loaded.model.predict(batch), again.model.predict(batch)
+    for task, values in predictions.items():
+        assert torch.equal(values, expected[task])
+    for name in FILES:
+        same = sha256_of(bundle / name) == sha256_of(tmp_path / "again" / name)
+        assert same == (name != "golden.safetensors")
+    assert again.data_window == loaded.data_window
+    assert again.weights_sha256 == sha256_of(bundle / "weights.safetensors")
+    assert verify(tmp_path / "again").golden_rows == 70
+
+
+def test_an_intact_bundle_verifies(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verification = verify(bundle)
+    assert verification.problems == ()
+    assert (verification.files, verification.golden_rows) == (len(FILES), GOLDEN_ROWS)
+    assert set(verification.golden_difference) == set(load_bundle(bundle).model.tasks)
+    assert main(["verify", str(bundle), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["intact"]
+    assert printed["golden_rows"] == GOLDEN_ROWS
+    assert printed["golden_difference"] == dict(verification.golden_difference)
+    assert main(["verify", str(bundle)]) == 0
+    assert "7 files checked, 32 golden rows replayed" in capsys.readouterr().out
+
+
+@every_file
+def test_a_flipped_bit_is_named(
+    name: str, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = bytearray((bundle / name).read_bytes())
+    content[2 * len(content) // 3] ^= 1
+    (bundle / name).write_bytes(content)
+    (problem,) = verify(bundle).problems
+    assert problem.startswith(f"{name}: its sha256 differs")
+    with pytest.raises(DataError, match=f"damaged: {name}"):
+        load_bundle(bundle)
+    assert main(["verify", str(bundle)]) == 3
+    printed = capsys.readouterr()
+    assert "NOT intact" in printed.out
+    assert f"{name}: its sha256 differs" in printed.err
+
+
+@every_file
+def test_a_missing_file_is_named(name: str, bundle: Path) -> None:
+    (bundle / name).unlink()
+    assert verify(bundle).problems == (f"{name}: missing",)
+    edit_manifest(bundle, lambda m: m["files"].pop(name))
+    with pytest.raises(DataError, match=f"lists no {name}"):
+        load_bundle(bundle)
+
+
+def test_a_file_too_many_is_named(bundle: Path) -> None:
+    (bundle / "more").mkdir()
+    (bundle / "more" / "code.py").write_text("raise SystemExit")
+    assert verify(bundle).problems == ("more/code.py: not in the manifest",)
+    with pytest.raises(DataError, match=r"more/code\.py: not in the manifest"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/../../secret"])
+def test_a_path_out_of_the_folder_is_refused(name: str, bundle: Path) -> None:
+    (bundle.parent / "secret").write_text("x")
+    digest = sha256_of(bundle.parent / "secret")
+    edit_manifest(bundle, lambda m: m["files"].update({name: digest}))
+    assert verify(bundle).problems == (f"{name}: the manifest names a path outside the folder",)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".safetensors")])
+@pytest.mark.parametrize(
+    "content", [pickle.dumps(Bomb()), b"", b"\xff" * 64], ids=["pickle", "empty", "garbage"]
+)
+def test_what_is_no_safetensors_file_is_refused(
+    name: str, content: bytes, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bundle / name).write_bytes(content)
+    fix_digest(bundle, name)
+    with pytest.raises(DataError, match=f"{name}: is no safetensors file"):
+        verify(bundle)
+    assert main(["verify", str(bundle)]) == 3
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_weights_of_another_shape_are_refused(bundle: Path) -> None:
+    weights = load_file(bundle / "weights.safetensors")
+    name = next(name for name in weights if name.endswith("gates.bias"))
+    save_file({**weights, name: weights[name][:-1].clone()}, bundle / "weights.safetensors")
+    fix_digest(bundle, "weights.safetensors")
+    with pytest.raises(DataError, match="weights don't fit the config"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("value", [0.3, float("nan")])
+def test_golden_rows_notice_altered_weights(value: float, bundle: Path) -> None:
+    """Though every sha256 is right."""
+    weights = load_file(bundle / "weights.safetensors")
+    name = next(name for name in weights if name.endswith("towers.final.bias"))
+    weights[name] += value
+    save_file(weights, bundle / "weights.safetensors")
+    fix_digest(bundle, "weights.safetensors")
+    problems = verify(bundle).problems
+    assert len(problems) == len(load_bundle(bundle).model.tasks)
+    assert all(problem.startswith("golden rows: ") for problem in problems)
+    assert main(["verify", str(bundle), "--json"]) in {1, 3}
+
+
+def test_golden_rows_must_be_complete(bundle: Path) -> None:
+    golden = load_file(bundle / "golden.safetensors")
+    del golden["prediction/like"]
+    save_file({**golden, "stranger": torch.zeros(3)}, bundle / "golden.safetensors")
+    fix_digest(bundle, "golden.safetensors")
+    with pytest.raises(DataError, match=r"no prediction of \['like'\]"):
+        verify(bundle)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is no bundle"),
+        ("", "damaged"),
+        ("\x00[", "damaged"),
+        ("[1]", "is no bundle"),
+        ('{"kind": "state"}', "is no bundle"),
+        ('{"kind": "bundle", "format": 99}', "bundle format 99, this version reads 1"),
+        ('{"kind": "bundle", "format": 1}', "expected sections 'files'"),
+        ('{"kind": "bundle", "format": 1, "files": [], "data_window": {}}', "expected sections"),
+    ],
+)
+def test_a_manifest_that_is_none_is_named(content: str | None, message: str, bundle: Path) -> None:
+    (bundle / MANIFEST).unlink()
+    if content is not None:
+        (bundle / MANIFEST).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_manifest(bundle)
+    assert main(["verify", str(bundle)]) == 3
+
+
+def test_a_damaged_data_window_is_named(bundle: Path) -> None:
+    edit_manifest(bundle, lambda m: m["data_window"].pop("rows"))
+    with pytest.raises(DataError, match=r"manifest\.json: key 'rows' is required"):
+        load_bundle(bundle)
+
+
+def test_nothing_is_pickled_and_everybody_may_read(bundle: Path) -> None:
+    for path in bundle.rglob("*"):
+        assert path.suffix in {".yaml", ".json", ".safetensors"}
+        assert path.stat().st_mode & 0o044 == (bundle / MANIFEST).stat().st_mode & 0o044
+        content = path.read_bytes()
+        assert not content.startswith((b"\x80", b"PK"))  # a pickle, a zip as torch.save writes
+
+
+def test_a_path_that_does_not_exist_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(tmp_path / "nothing")]) == 3
+    assert f"{tmp_path / 'nothing'}: is no bundle" in capsys.readouterr().err
