@@ -83,6 +83,7 @@ def build_bundle_model(config: BundleConfig, schema: Schema, encoders: Encoders)
         schema,
         ids_by_vocabulary={name: v.ids for name, v in encoders.vocabularies.items()},
         label_scales=encoders.label_scales,
+        standardisers=encoders.standardisers,
         seed=config.seed,
     )
 

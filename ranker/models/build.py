@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from ranker.config import Config
 from ranker.data.encode import Scale
+from ranker.models.embedder import FEEDBACK as FEEDBACK_SEQUENCE
 from ranker.models.embedder import Embedder, InputLayout, InputNormalization
 from ranker.models.heads import BinaryHead, Head, SquaredHead, SquaredLog1pHead
 from ranker.models.initial_rows import initial_rows
@@ -30,6 +31,7 @@ Width = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 FEEDBACK = "feedback"
 DEVICE = "device"
+INITIAL_RATE_WEIGHT = 0.7
 
 
 class SharedBottomConfig(Config):
@@ -71,6 +73,7 @@ class ModelConfig(Config):
         dropout: of hidden units.
         id_dropout: of categorical features, which become unknown.
         exclude_features: declared or computed features that the model doesn't read.
+        linear_part: add a linear function of the numeric features to every logit.
     """
 
     embedding_width: Width = 16
@@ -85,6 +88,7 @@ class ModelConfig(Config):
     dropout: Probability = 0.0
     id_dropout: Probability = 0.05
     exclude_features: tuple[str, ...] = ()
+    linear_part: bool = True
 
 
 def build_model(
@@ -93,6 +97,7 @@ def build_model(
     *,
     ids_by_vocabulary: Mapping[str, Ids],
     label_scales: Mapping[str, Scale],
+    standardisers: Mapping[str, Scale],
     seed: int,
 ) -> RankingModel:
     """Build the model of ``schema``'s features and tasks, all weights a function of ``seed``.
@@ -134,6 +139,7 @@ def build_model(
             ),
             heads=heads,
             position_tower=_position_tower(config.position_tower, schema, ids_by_vocabulary),
+            linear=_linear_part(embedder, schema, standardisers) if config.linear_part else None,
         )
 
 
@@ -163,7 +169,32 @@ def input_layout(schema: Schema, *, exclude: Iterable[str] = ()) -> InputLayout:
         candidate=tuple(name for name, v in of_item.items() if v in set(history.values())),
         numeric=tuple(feature.name for feature in numeric if not feature.nullable),
         nullable=tuple(feature.name for feature in numeric if feature.nullable),
+        num_outcomes=len(schema.history.feedback) if FEEDBACK_SEQUENCE in history else 0,
     )
+
+
+def _linear_part(
+    embedder: Embedder, schema: Schema, standardisers: Mapping[str, Scale]
+) -> nn.Linear | None:
+    """A linear map of the numbers, starting as naive Bayes over a task's own smoothed rates.
+
+    The rates are log odds, so their sum over user and item is naive Bayes (see
+    `ranker.evaluation.baselines.combine_rates`); as the two overlap, each counts for less than 1.
+    All else starts at 0.
+    """
+    if embedder.numeric_width == 0:
+        return None
+    names = (*embedder.inputs.nullable, *embedder.inputs.numeric)
+    linear = nn.Linear(embedder.numeric_width, len(schema.tasks), bias=False)
+    with torch.no_grad():
+        linear.weight.zero_()
+        for row, task in enumerate(schema.tasks):
+            for owner in ("user", "item"):
+                rate = f"{owner}_{task.name}_rate"
+                if task.kind == "binary" and rate in names and rate in standardisers:
+                    weight = INITIAL_RATE_WEIGHT * standardisers[rate].scale
+                    linear.weight[row, names.index(rate)] = weight
+    return linear
 
 
 def _vocabularies(schema: Schema, features: Sequence[FeatureSpec]) -> dict[str, str]:

@@ -20,6 +20,9 @@ InputNormalization = Literal["none", "batch"]
 # An embedding column that hardly varied in training must not explode on the first row that differs
 _NORMALIZATION_EPSILON = 1e-3
 _ATTENTION_EPSILON = 1e-3
+FEEDBACK = "history_feedback"
+_OUTCOME_DEPTHS = (1, 5, 0)  # 0: the whole sequence
+_PRIOR_RATE, _PRIOR_ITEMS = 0.25, 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,8 @@ class InputLayout:
         candidate: categorical features of the candidate that correspond to ``history``.
         numeric: features that are never null.
         nullable: numeric features whose null is a value of its own.
+        num_outcomes: binary outcomes encoded in each code of ``history_feedback`` (code - 1 holds
+            a bit for each); 0 without that sequence.
     """
 
     categorical: Mapping[str, str]
@@ -41,6 +46,7 @@ class InputLayout:
     candidate: tuple[str, ...]
     numeric: tuple[str, ...]
     nullable: tuple[str, ...]
+    num_outcomes: int = 0
 
     def __post_init__(self) -> None:
         """Check that there is something to read and that ``candidate`` is part of it."""
@@ -63,6 +69,7 @@ class Embedder(nn.Module):
     Attributes:
         tables: the embeddings; row 0 is the unknown id and "no element".
         out_width: ``D``.
+        numeric_width: how many of its last columns are numbers, not embeddings.
     """
 
     def __init__(
@@ -101,13 +108,16 @@ class Embedder(nn.Module):
         self.normalize: nn.Module = nn.Identity()
         if normalization == "batch" and num_vectors:
             self.normalize = BatchNorm(num_vectors * width, eps=_NORMALIZATION_EPSILON)
-        self.out_width = num_vectors * width + len(inputs.numeric) + 2 * len(inputs.nullable)
+        self.numeric_width = len(inputs.numeric) + 2 * len(inputs.nullable)
+        self.numeric_width += inputs.num_outcomes * len(_OUTCOME_DEPTHS)
+        self.out_width = num_vectors * width + self.numeric_width
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Map features ([B] or [B, L] each) to [B, D].
 
         The columns: categorical features, pooled sequences, the history's mean and attention,
-        nullable numbers (null = 0), numbers, and an indicator of null per nullable number.
+        nullable numbers (null = 0), numbers, an indicator of null per nullable number, and how
+        often each outcome occurred among the user's last 1, 5 and L watched items.
         """
         parts = []
         if self._features_by_vocabulary:
@@ -124,6 +134,8 @@ class Embedder(nn.Module):
             numbers = torch.stack([features[name] for name in names], dim=1)
             null = numbers[:, : len(self.inputs.nullable)].isnan()
             parts += [torch.where(numbers.isnan(), 0.0, numbers), null.to(numbers.dtype)]
+        if self.inputs.num_outcomes:
+            parts.append(_outcome_rates(features[FEEDBACK], self.inputs.num_outcomes))
         return torch.cat(parts, dim=1)  # [B, D]
 
     def table(self, vocabulary: str) -> nn.Embedding:
@@ -224,6 +236,24 @@ class TargetAttention(nn.Module):
         scores = scores * _inverse_rms(tokens) / math.sqrt(query.shape[1])
         lowest = torch.finfo(scores.dtype).min  # not -inf: a row of it alone would give NaN
         return scores.masked_fill(~real, lowest).softmax(dim=1) * real
+
+
+def _outcome_rates(codes: Tensor, num_outcomes: int) -> Tensor:
+    """Smoothed shares of each outcome among the last 1, 5 and L items: [B, L] -> [B, 3 T].
+
+    A user's last few outcomes say more of the moment than the counts over all time.
+    """
+    bits = torch.arange(num_outcomes, device=codes.device)
+    happened = ((codes[:, :, None] - 1).clamp(min=0) >> bits) & 1  # [B, L, T]
+    real = (codes != 0).to(torch.get_default_dtype())  # [B, L]
+    happened = happened.to(real.dtype)
+    rates = []
+    for depth in _OUTCOME_DEPTHS:
+        first = max(0, codes.shape[1] - depth) if depth else 0
+        seen = real[:, first:].sum(dim=1, keepdim=True)
+        total = happened[:, first:].sum(dim=1)
+        rates.append((total + _PRIOR_RATE * _PRIOR_ITEMS) / (seen + _PRIOR_ITEMS))
+    return torch.cat(rates, dim=1)
 
 
 def _inverse_rms(x: Tensor) -> Tensor:

@@ -50,8 +50,13 @@ class RankingModel(nn.Module):
         towers: Towers,
         heads: Mapping[str, Head],
         position_tower: PositionTower | None = None,
+        linear: nn.Linear | None = None,
     ) -> None:
-        """All parts must name the same tasks in the same order (ValueError)."""
+        """All parts must name the same tasks in the same order (ValueError).
+
+        ``linear`` maps the input's numbers straight to the K logits (wide and deep learning, Cheng
+        et al., DLRS 2016): what is linear needn't be learned through the towers.
+        """
         super().__init__()
         parts: list[Bottom | Towers | PositionTower] = [bottom, towers]
         parts += [] if position_tower is None else [position_tower]
@@ -65,6 +70,7 @@ class RankingModel(nn.Module):
         self.bottom = bottom
         self.towers = towers
         self.position_tower = position_tower
+        self.linear = linear
         self._heads = nn.ModuleDict(
             {module_key(task): cast(nn.Module, head) for task, head in heads.items()}
         )
@@ -114,6 +120,8 @@ class RankingModel(nn.Module):
     def _main_logits(self, batch: Batch) -> Tensor:
         x = self.embedder(batch.features)  # [B, D]
         logits: Tensor = self.towers(self.bottom(x))  # [B, K]
+        if self.linear is not None:
+            logits = logits + self.linear(x[:, -self.linear.in_features :])
         return logits
 
     def _by_task(self, logits: Tensor) -> dict[str, Tensor]:

@@ -36,6 +36,7 @@ from ranker.models.ranking_model import RankingModel
 from ranker.score_weights import default_score_weights
 from ranker.training.checkpoint import AtomicCheckpointIO, discard_newer, newest_intact
 from ranker.training.module import Cursor, RankingModule
+from ranker.training.optimizers import publish_average
 from ranker.training.settings import TrainConfig, TrainProgress
 from ranker.training.window_loop import CHECKPOINTS, METRICS, WindowLoop
 
@@ -96,7 +97,7 @@ def train(
     )
     started = time.perf_counter()
     rows_before = module.cursor.rows
-    optimizer = loop.run(module)
+    optimizer = publish_average(module.model, loop.run(module))
     seconds = time.perf_counter() - started
     save_bundle(
         run_folder / "bundle",

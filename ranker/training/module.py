@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,11 @@ from ranker.models.ranking_model import RankingModel
 from ranker.training.objective import task_losses, weighted_sum
 from ranker.training.optimizers import (
     OptimizerConfig,
+    averaged_weights,
     build_optimizers,
     optimizer_tensors,
     restore_optimizers,
+    take_back_own,
 )
 
 
@@ -69,8 +72,8 @@ class RankingModule(pl.LightningModule):
         return optimizers
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Start the optimizers from ``tensors`` (`optimizer_tensors`)."""
-        self._restored = tensors
+        """Start the optimizers from `optimizer_tensors`, also those of a published bundle."""
+        self._restored = take_back_own(self.model, tensors)
 
     @property
     def restored(self) -> Mapping[str, Tensor]:
@@ -118,6 +121,10 @@ class RankingModule(pl.LightningModule):
         total = float(self._loss_sum)
         self._loss_sum = torch.zeros_like(self._loss_sum)
         return total
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model predicts with its averaged weights."""
+        return averaged_weights(self._optimizers())
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """The optimizers' state by parameter name."""

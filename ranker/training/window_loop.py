@@ -186,7 +186,8 @@ class _Bookkeeping(pl.Callback):
         is_new = epoch.pass_number == 0 and epoch.first_batch == 0
         if is_new and epoch.known_before is not None:
             store, window = self._loop.store, epoch.window
-            table = predict_window(pl_module.model, store, window, epoch.known_before)
+            with pl_module.averaged():
+                table = predict_window(pl_module.model, store, window, epoch.known_before)
             folder = self._loop.run_folder / "progressive"
             write_table(folder / f"{window.label}.parquet", table)
         pl_module.cursor = Cursor(

@@ -131,6 +131,8 @@ def make_batch(schema: Schema) -> Callable[..., Batch]:
 @pytest.fixture
 def make_model(schema: Schema) -> Callable[..., RankingModel]:
     def make(config: ModelConfig, seed: int = 0) -> RankingModel:
-        return build_model(config, schema, ids_by_vocabulary=IDS, label_scales=SCALES, seed=seed)
+        return build_model(
+            config, schema, ids_by_vocabulary=IDS, label_scales=SCALES, standardisers={}, seed=seed
+        )
 
     return make

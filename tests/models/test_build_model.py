@@ -57,7 +57,12 @@ def test_excluded_features_are_not_read(
     assert inputs.candidate == ("type",)
     config = ModelConfig(exclude_features=excluded)
     model = build_model(
-        config, schema, ids_by_vocabulary=ids_by_vocabulary, label_scales=label_scales, seed=0
+        config,
+        schema,
+        ids_by_vocabulary=ids_by_vocabulary,
+        label_scales=label_scales,
+        standardisers={},
+        seed=0,
     )
     batch = make_batch()
     for name in excluded:
@@ -104,13 +109,20 @@ def test_growing_equals_building_with_all_ids(
 
     config = ModelConfig(embedding_width=3)
     fewer = {**ids_by_vocabulary, "item": ids_by_vocabulary["item"][:4], "user": []}
-    model = build_model(config, schema, ids_by_vocabulary=fewer, label_scales=label_scales, seed=9)
+    model = build_model(
+        config, schema, ids_by_vocabulary=fewer, label_scales=label_scales, standardisers={}, seed=9
+    )
     for vocabulary in ("item", "user"):
         new = ids_by_vocabulary[vocabulary][len(fewer[vocabulary]) :]
         rows = initial_rows(new, seed=9, vocabulary=vocabulary, width=3)
         model.embedder.grow(vocabulary, rows)
     full = build_model(
-        config, schema, ids_by_vocabulary=ids_by_vocabulary, label_scales=label_scales, seed=9
+        config,
+        schema,
+        ids_by_vocabulary=ids_by_vocabulary,
+        label_scales=label_scales,
+        standardisers={},
+        seed=9,
     )
     assert model.state_dict().keys() == full.state_dict().keys()
     for name, weights in full.state_dict().items():
@@ -144,6 +156,7 @@ def test_the_position_tower_needs_positions(
         without,
         ids_by_vocabulary=ids_by_vocabulary,
         label_scales=label_scales,
+        standardisers={},
         seed=0,
     )
     assert model.position_tower is None
@@ -188,6 +201,7 @@ def test_what_is_missing_is_named(
             schema,
             ids_by_vocabulary={k: v for k, v in ids_by_vocabulary.items() if k != without_ids},
             label_scales={k: v for k, v in label_scales.items() if k != without_scale},
+            standardisers={},
             seed=0,
         )
 
@@ -206,5 +220,10 @@ def test_a_wrong_label_scale_names_its_task(
     scales = {**label_scales, "rating": Scale(mean=float("nan"), scale=1.0)}
     with pytest.raises(ValueError, match="task 'rating': regression labels"):
         build_model(
-            ModelConfig(), schema, ids_by_vocabulary=ids_by_vocabulary, label_scales=scales, seed=0
+            ModelConfig(),
+            schema,
+            ids_by_vocabulary=ids_by_vocabulary,
+            label_scales=scales,
+            standardisers={},
+            seed=0,
         )
