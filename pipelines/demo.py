@@ -49,7 +49,7 @@ def commands(folder: Path, seed: int) -> list[list[str]]:
     candidates = str(folder / "candidates.parquet")
     return [
         ["validate", *raw],
-        ["prepare", *raw, "--set", f"snapshots=[{TEST_START}]", "--output", data],
+        ["prepare", *raw, "--set", f"snapshots=['{TEST_START}']", "--output", data],
         [
             *("train", "--data", data, "--config", str(shipped("configs/train/sample.yaml"))),
             *("--seed", str(seed), "--output", str(folder)),

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             *("--users", str(raw / "user_features.parquet")),
             *("--items", str(raw / "video_features_basic.parquet")),
             *("--earlier-history", str(raw / "exposures_before_0425_derived.parquet")),
-            *("--set", f"snapshots=[{TEST_START}]", "--output", data),
+            *("--set", f"snapshots=['{TEST_START}']", "--output", data),
         ],
         [
             *("train", "--data", data, "--config", str(shipped("configs/train/kuairand.yaml"))),

@@ -22,7 +22,8 @@ _NORMALIZATION_EPSILON = 1e-3
 _ATTENTION_EPSILON = 1e-3
 FEEDBACK = "history_feedback"
 _OUTCOME_DEPTHS = (1, 5, 0)  # 0: the whole sequence
-_PRIOR_RATE, _PRIOR_ITEMS = 0.25, 0.5
+_PRIOR_RATE, _PRIOR_ITEMS = 0.25, 1.0
+_PRIOR_LOGIT = math.log(_PRIOR_RATE / (1 - _PRIOR_RATE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +240,9 @@ class TargetAttention(nn.Module):
 
 
 def _outcome_rates(codes: Tensor, num_outcomes: int) -> Tensor:
-    """Smoothed shares of each outcome among the last 1, 5 and L items: [B, L] -> [B, 3 T].
+    """Log odds of each outcome among the last 1, 5 and L items: [B, L] -> [B, 3 T].
+
+    Shares are smoothed, and 0 means no items.
 
     A user's last few outcomes say more of the moment than the counts over all time.
     """
@@ -252,7 +255,8 @@ def _outcome_rates(codes: Tensor, num_outcomes: int) -> Tensor:
         first = max(0, codes.shape[1] - depth) if depth else 0
         seen = real[:, first:].sum(dim=1, keepdim=True)
         total = happened[:, first:].sum(dim=1)
-        rates.append((total + _PRIOR_RATE * _PRIOR_ITEMS) / (seen + _PRIOR_ITEMS))
+        share = (total + _PRIOR_RATE * _PRIOR_ITEMS) / (seen + _PRIOR_ITEMS)
+        rates.append(share.logit() - _PRIOR_LOGIT)
     return torch.cat(rates, dim=1)
 
 
