@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import itertools
 import json
 import tempfile
@@ -14,7 +15,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ranker.atomic import MANIFEST, write_json, write_text
 from ranker.config import Config, digest, dump_yaml
@@ -58,6 +59,14 @@ class PrepareSettings(Config):
     snapshots: tuple[str, ...] = ()
     sort_rows: int = Field(default=2_000_000, ge=1)
     chunk_rows: int = Field(default=500_000, ge=1)
+
+    @field_validator("snapshots", mode="before")
+    @classmethod
+    def _dates_as_text(cls, value: object) -> object:
+        # YAML reads an unquoted 2022-05-05 as a date
+        if isinstance(value, list | tuple):
+            return [v.isoformat() if type(v) is datetime.date else v for v in value]
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -422,6 +431,12 @@ class _Snapshots:
             moment_ms, date = self._moments.pop(0)
             if source.history.as_of_ms > moment_ms:
                 raise DataError(f"snapshot {date}: the state is already newer")
+            if not source.encoders.standardisers:
+                raise DataError(
+                    f"snapshot {date}: the windows before it hold fewer rows than the schema's "
+                    f"scale_rows ({source.schema.scale_rows:,}), so nothing is standardised yet; "
+                    "take a later snapshot or lower scale_rows"
+                )
             advance(source.history, None, moment_ms, source.schema)
             save_state(self._folder / date, source)
 

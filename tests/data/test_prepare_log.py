@@ -1,6 +1,6 @@
 """From raw files to a store: what is dropped, what is kept, and that cutting changes nothing."""
 
-from __future__ import annotations
+from __future__ import datetime
 
 import hashlib
 import json
@@ -288,19 +288,20 @@ def test_snapshot_within_a_window(
     log_columns: MakeColumns, write_log: WriteLog, log_schema: Schema, prepare_log: PrepareLog
 ) -> None:
     """A week is one window; the state of a day inside it knows the rows before that day only."""
-    schema = log_schema.model_copy(update={"window_hours": 168})
-    hours = [0, 0, 1, 1, 2, 3, 4]  # from 22:13 UTC: midnight lies before the fifth row
+    schema = log_schema.model_copy(update={"window_hours": 168, "scale_rows": 1})
+    # from 22:13 UTC: midnight lies before the fifth row; the first is two weeks older
+    hours = [-336, 0, 1, 1, 2, 3, 4]
     columns = log_columns(
         time_ms=[START_MS + 3_600_000 * h + k for k, h in enumerate(hours)], play_ms=[0] * 7
     )
     dates = ("2023-11-15", "2023-11-14", "2023-11-20")
     prepared, summary = prepare_log(Inputs(log=write_log(columns)), schema, snapshots=dates)
-    assert list(summary.rows_by_window.values()) == [7]
+    assert list(summary.rows_by_window.values()) == [1, 6]
     counted = {
         date: int(load_state(prepared / "snapshots" / date).history.overall.impressions.sum())
         for date in dates
     }
-    assert counted == {"2023-11-14": 0, "2023-11-15": 4, "2023-11-20": 7}
+    assert counted == {"2023-11-14": 1, "2023-11-15": 4, "2023-11-20": 7}
     snapshot = load_state(prepared / "snapshots" / "2023-11-15")
     assert snapshot.history.pending.num_rows == 0 and snapshot.encoders.sizes["item"] == 1 + 4
     as_of = snapshot.history.as_of_ms
@@ -311,6 +312,21 @@ def test_snapshot_within_a_window(
             schema,
             snapshots=("2023-11-14",),
         )
+
+
+def test_snapshot_before_anything_is_standardised(
+    log_columns: MakeColumns, write_log: WriteLog, log_schema: Schema, prepare_log: PrepareLog
+) -> None:
+    schema = log_schema.model_copy(update={"window_hours": 168})
+    columns = log_columns(time_ms=[START_MS + 3_600_000 * k for k in range(7)], play_ms=[0] * 7)
+    with pytest.raises(DataError, match=r"snapshot 2023-11-15: .* fewer rows than .* scale_rows"):
+        prepare_log(Inputs(log=write_log(columns)), schema, snapshots=("2023-11-15",))
+
+
+def test_snapshots_may_be_dates() -> None:
+    """YAML reads an unquoted date as one."""
+    settings = PrepareSettings.model_validate({"snapshots": [datetime.date(2022, 5, 5)]})
+    assert settings.snapshots == ("2022-05-05",)
 
 
 def test_earlier_history_is_known_before_the_first_row(
