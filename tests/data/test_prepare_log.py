@@ -1,7 +1,8 @@
 """From raw files to a store: what is dropped, what is kept, and that cutting changes nothing."""
 
-from __future__ import datetime
+from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import re
@@ -17,7 +18,7 @@ import pytest
 from ranker.atomic import folder_digests
 from ranker.data.encode import Encoders
 from ranker.data.parquet import DataError
-from ranker.data.prepare import Inputs, PrepareSummary, describe, read_summary
+from ranker.data.prepare import Inputs, PrepareSettings, PrepareSummary, describe, read_summary
 from ranker.data.state import load_state
 from ranker.data.store import EncodedStore
 from ranker.data.synthetic import START_S, SyntheticLog
