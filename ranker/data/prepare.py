@@ -132,6 +132,7 @@ def prepare(
         writer = _ScalingWriter(store, source.encoders, schema)
         rows = _sorted_rows(inputs.log, schema, settings, Path(spill), output, summary)
         for label, all_rows in _chunks(rows, schema, settings.chunk_rows, snapshots.moments_ms):
+            writer.begin(label)
             snapshots.save_until(int(all_rows.column("time_ms")[0].as_py()), source)
             chunk = _after(all_rows, source_as_of_ms, summary)
             if chunk.num_rows == 0:
@@ -381,9 +382,12 @@ class _ScalingWriter:
         self._writer, self._encoders, self._schema = writer, encoders, schema
         self._held: list[tuple[dict[str, ColumnArray], str, dict[str, int]]] = []
 
-    def append(self, columns: dict[str, ColumnArray], label: str) -> None:
+    def begin(self, label: str) -> None:
+        """Say which window the next rows belong to, before a snapshot is taken of what is known."""
         if self._held and self._held[-1][1] != label and self._num_held >= self._schema.scale_rows:
             self._write()  # a window has ended
+
+    def append(self, columns: dict[str, ColumnArray], label: str) -> None:
         self._held.append((columns, label, self._encoders.sizes))
         if self._encoders.standardisers or self._num_held >= self._max_rows:
             self._write()
