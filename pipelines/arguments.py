@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import datetime
+import os
 from pathlib import Path
 
 from pipelines.console import Console
+from ranker.atomic import OutputError
 from ranker.config import Config, ConfigError, ConfigType, dump_yaml, load_config
 from ranker.schema import Schema, load_schema
 
@@ -60,6 +63,56 @@ def read_schema(path: Path) -> Schema:
     return load_schema(path)
 
 
+def positive(text: str) -> int:
+    """An argument's type: a whole number of at least 1."""
+    return _at_least(1, text)
+
+
+def non_negative(text: str) -> int:
+    """An argument's type: a whole number of at least 0, as seeds must be."""
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"expected {least} or more, got {value}")
+    return value
+
+
+def local_date(text: str) -> str:
+    """An argument's type: a date, or date and hour, written as the labels of windows are.
+
+    Labels are compared as texts, so 2022-5-5 or 2022-05-05T00:00 must not get through as they are.
+    """
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if (
+        moment is None
+        or moment.tzinfo is not None
+        or moment != moment.replace(minute=0, second=0, microsecond=0)
+    ):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a local date like 2022-05-05 (or, with its hour, 2022-05-05T18)"
+        )
+    return moment.date().isoformat() if moment.hour == 0 else f"{moment:%Y-%m-%dT%H}"
+
+
+def add_windows(parser: argparse.ArgumentParser, *, note: str = "") -> None:
+    """``--from`` and ``--before``: which windows are meant."""
+    parser.add_argument(
+        "--from", dest="first", type=local_date, metavar="DATE", help=f"first window{note}"
+    )
+    parser.add_argument(
+        "--before", type=local_date, metavar="DATE", help=f"windows before this date{note}"
+    )
+
+
 def require_output(arguments: argparse.Namespace) -> Path:
     """``--output``, which most commands need.
 
@@ -67,9 +120,45 @@ def require_output(arguments: argparse.Namespace) -> Path:
         ConfigError: it was not given.
     """
     if arguments.output is None:
-        raise ConfigError("--output DIR is required")
+        raise ConfigError("--output is required")
     output: Path = arguments.output
     return output
+
+
+def require_output_folder(arguments: argparse.Namespace) -> Path:
+    """The folder of ``--output``, checked before the work begins, so that a typo costs no time.
+
+    Raises:
+        ConfigError: it was not given.
+        OutputError: it is a file, or can't be made.
+    """
+    output = require_output(arguments)
+    _check_folder(output)
+    return output
+
+
+def require_output_file(arguments: argparse.Namespace, *inputs: Path | None) -> Path:
+    """The file of ``--output``; where it goes is checked before the work begins.
+
+    Raises:
+        ConfigError: it was not given.
+        OutputError: it is a folder or one of ``inputs``, or can't be written there.
+    """
+    output = require_output(arguments)
+    if output.is_dir():
+        raise OutputError(f"{output}: is a folder; --output names a Parquet file")
+    if any(path is not None and path.resolve() == output.resolve() for path in inputs):
+        raise OutputError(f"{output}: is also an input; choose another --output")
+    _check_folder(output.parent)
+    return output
+
+
+def _check_folder(folder: Path) -> None:
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise OutputError(f"{existing}: is a file; --output needs a folder there")
+    if not os.access(existing, os.W_OK):
+        raise OutputError(f"{existing}: may not be written to; choose another --output")
 
 
 def shipped(relative: str) -> Path:

@@ -1,8 +1,4 @@
-"""The console script `ranker`: finds the command, runs it, turns errors into exit codes.
-
-Exit codes: 0 done; 1 a bug; 2 usage or configuration; 3 input data rejected; 4 a gate failed;
-5 disk or memory; 130 interrupted.
-"""
+"""The console script `ranker`: finds the command, runs it, turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -19,6 +15,14 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 from pipelines.console import Console
+from pipelines.exit_codes import (
+    EXIT_BUG,
+    EXIT_DATA,
+    EXIT_GATE,
+    EXIT_INTERRUPTED,
+    EXIT_RESOURCE,
+    EXIT_USAGE,
+)
 from ranker.config import ConfigError
 
 COMMANDS = {
@@ -35,7 +39,15 @@ COMMANDS = {
     "report": "draw the report of a run folder",
     "kuairand": "train and evaluate on the full 14 days of KuaiRand-Pure",
 }
-EXIT_BUG, EXIT_USAGE, EXIT_DATA, EXIT_GATE, EXIT_RESOURCE, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
+MEANING_BY_EXIT_CODE = {
+    0: "done",
+    EXIT_BUG: "a bug",
+    EXIT_USAGE: "usage or configuration",
+    EXIT_DATA: "input data rejected",
+    EXIT_GATE: "a gate failed",
+    EXIT_RESOURCE: "disk or memory",
+    EXIT_INTERRUPTED: "interrupted",
+}
 
 
 class Command(Protocol):
@@ -85,6 +97,12 @@ def _run(name: str, words: list[str]) -> int:
         command.add_arguments(parser)
         parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
         parser.add_argument("--quiet", action="store_true", help="no progress")
+        # before argparse complains of what a misspelt argument leaves out
+        misspelt = _unknown_options(parser, words)
+        if misspelt:
+            parser.error(_unknown_arguments(parser, misspelt))
+        if "--print-config" in words:
+            _require_nothing(parser)
         arguments, unknown = parser.parse_known_args(words)
         if unknown:
             parser.error(_unknown_arguments(parser, unknown))
@@ -109,14 +127,17 @@ def _explain(error: Exception, console: Console) -> int:
     if isinstance(error, ConfigError):
         console.error(str(error))
         return EXIT_USAGE
-    if isinstance(error, MemoryError):
+    # torch has no class of its own for it
+    is_torch_out_of_memory = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    if isinstance(error, MemoryError) or is_torch_out_of_memory:
         console.error("out of memory; prepare smaller chunks (--set chunk_rows=...)")
         return EXIT_RESOURCE
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         console.error(f"the disk is full: {error}; what was finished before is intact")
         return EXIT_RESOURCE
     if isinstance(error, OSError):
-        console.error(f"{error.filename or ''}: {error.strerror or error}")
+        where = f"{error.filename}: " if error.filename else ""
+        console.error(f"{where}{error.strerror or error}")
         return EXIT_USAGE
     from ranker.atomic import OutputError
     from ranker.data.parquet import DataError
@@ -139,6 +160,8 @@ def _overview() -> str:
         "usage: ranker COMMAND ...\n\n"
         "From a log of impressions to ranked slates, and honest verdicts.\n\ncommands:\n"
         + "\n".join(lines)
+        + "\n\nexit codes: "
+        + "; ".join(f"{code} {meaning}" for code, meaning in MEANING_BY_EXIT_CODE.items())
         + "\n\nranker COMMAND --help says more; ranker --version says which this is."
     )
 
@@ -151,6 +174,20 @@ def _version() -> str:
 
 def _flags(parser: argparse.ArgumentParser) -> set[str]:
     return {action.dest for action in parser._actions}
+
+
+def _unknown_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    known = {option for action in parser._actions for option in action.option_strings}
+    given = words[: words.index("--")] if "--" in words else words
+    return [w for w in given if w.startswith("--") and w.partition("=")[0] not in known]
+
+
+def _require_nothing(parser: argparse.ArgumentParser) -> None:
+    """A config can be shown without the files that it is meant for."""
+    for action in parser._actions:
+        action.required = False
+    for group in parser._mutually_exclusive_groups:
+        group.required = False
 
 
 def _unknown_arguments(parser: argparse.ArgumentParser, unknown: list[str]) -> str:

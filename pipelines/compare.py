@@ -6,20 +6,22 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.arguments import add_config, print_config, resolve
+from pipelines.arguments import add_config, add_windows, non_negative, print_config, resolve
 from pipelines.console import Console
-from pipelines.evaluate import EvaluateConfig, evaluate_one, predict_rows
+from pipelines.evaluate import EvaluateConfig, evaluate_tasks, predict_rows, unseen_windows
+from pipelines.exit_codes import EXIT_GATE
 from ranker.config import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import pyarrow as pa
+
+    from ranker.bundle import ModelBundle
     from ranker.data.store import EncodedStore, Window
     from ranker.evaluation.compare import TaskComparison
     from ranker.evaluation.metrics import FloatArray
     from ranker.evaluation.rows import EvaluationRows
-
-EXIT_WORSE = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", type=Path, metavar="A", help="bundle, or Parquet of predictions")
     parser.add_argument("b", type=Path, metavar="B", help="bundle, or Parquet of predictions")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared data")
-    parser.add_argument("--from", dest="first", metavar="DATE", help="first window to compare on")
-    parser.add_argument("--before", metavar="DATE")
+    add_windows(parser, note=" to compare on")
     parser.add_argument(
         "--gate", action="append", metavar="TASK", help="exit 4 only if A is worse on one of these"
     )
-    parser.add_argument("--seed", type=int, metavar="N")
+    parser.add_argument("--seed", type=non_negative, metavar="N")
     add_config(parser)
 
 
@@ -41,77 +42,78 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     config = resolve(EvaluateConfig, arguments, seed=arguments.seed)
     if arguments.print_config:
         return print_config(config, console)
-    import numpy as np
-
     from ranker.data.store import EncodedStore
     from ranker.evaluation.compare import compare, is_worse
     from ranker.evaluation.rows import read_rows
 
     store = EncodedStore(arguments.data)
-    windows = comparison_windows(store, arguments)
+    paths = (arguments.a, arguments.b)
+    rankers = [open_ranker(path) for path in paths]
+    windows = unseen_windows(bundles_among(rankers), store, arguments.first, arguments.before)
     rows = read_rows(store, windows)
-    a = arm_predictions(arguments.a, store, rows)
-    b = arm_predictions(arguments.b, store, rows)
-    tasks = [task.name for task in store.schema.tasks if task.name in a and task.name in b]
-    for task in arguments.gate or []:
-        if task not in tasks:
-            raise ConfigError(f"--gate {task}: not a task that both predict ({tasks})")
-    evaluations = {
-        task: evaluate_one(
-            store,
-            task,
-            rows,
-            {"A": a[task], "B": b[task]},
-            config,
-            np.random.default_rng([config.seed, number]),
-        )
-        for number, task in enumerate(tasks)
-    }
+    a, b = (
+        predictions_of(ranker, store, rows, path)
+        for ranker, path in zip(rankers, paths, strict=True)
+    )
+    tasks = shared_tasks(store, a, b, gated=arguments.gate or [])
+    evaluations = evaluate_tasks(store, rows, {t: {"A": a[t], "B": b[t]} for t in tasks}, config)
     comparisons = compare(evaluations, a="A", b="B")
-    gated = [c for c in comparisons if not arguments.gate or c.task in arguments.gate]
-    worse = is_worse(gated)
+    worse = is_worse(c for c in comparisons if not arguments.gate or c.task in arguments.gate)
     console.result(describe(comparisons, windows, console), to_json(comparisons, worse=worse))
-    return EXIT_WORSE if worse else 0
+    return EXIT_GATE if worse else 0
 
 
-def comparison_windows(store: EncodedStore, arguments: argparse.Namespace) -> Sequence[Window]:
-    """The windows that no compared bundle was trained on.
-
-    Raises:
-        DataError: there are none, or the asked ones were trained on.
-    """
+def open_ranker(path: Path) -> ModelBundle | pa.Table:
+    """A bundle's folder, or a Parquet file (or folder of such files) of predictions."""
     from ranker.bundle import load_bundle
-    from ranker.data.parquet import DataError
+    from ranker.data.parquet import read_table
 
-    first, last_trained = arguments.first, ""
-    for path in (arguments.a, arguments.b):
-        if path.is_dir():
-            last_trained = max(last_trained, load_bundle(path).data_window.last)
-    if first is not None and last_trained and first <= last_trained:
-        raise DataError(
-            f"a bundle was trained on windows up to {last_trained}; comparing from {first} would "
-            "flatter it"
-        )
-    windows = store.windows_between(first, arguments.before)
-    windows = tuple(window for window in windows if window.label > last_trained)
-    if not windows:
-        raise DataError(f"{store.folder}: no windows after {last_trained!r} in the asked range")
-    return windows
+    if path.is_dir() and not any(path.glob("*.parquet")):
+        return load_bundle(path)
+    return read_table(path)
 
 
-def arm_predictions(
-    path: Path, store: EncodedStore, rows: EvaluationRows
+def bundles_among(rankers: Sequence[ModelBundle | pa.Table]) -> list[ModelBundle]:
+    """Those whose training windows are known."""
+    from ranker.bundle import ModelBundle
+
+    return [ranker for ranker in rankers if isinstance(ranker, ModelBundle)]
+
+
+def predictions_of(
+    ranker: ModelBundle | pa.Table, store: EncodedStore, rows: EvaluationRows, path: Path
 ) -> Mapping[str, FloatArray]:
     """Task -> predictions [N] of a bundle or a file, in the order of ``rows``."""
-    from ranker.bundle import check_same_features, load_bundle
-    from ranker.data.parquet import read_table
+    from ranker.bundle import ModelBundle
     from ranker.evaluation.rows import match_predictions
 
-    if path.is_dir():
-        bundle = load_bundle(path)
-        check_same_features(bundle, store.schema, store.encoders, str(store.folder))
-        return predict_rows(bundle, store, rows)[0]
-    return match_predictions(store, rows, read_table(path), str(path))
+    if isinstance(ranker, ModelBundle):
+        return predict_rows(ranker, store, rows)[0]
+    return match_predictions(store, rows, ranker, str(path))
+
+
+def shared_tasks(
+    store: EncodedStore,
+    a: Mapping[str, FloatArray],
+    b: Mapping[str, FloatArray],
+    *,
+    gated: Sequence[str],
+) -> list[str]:
+    """The tasks that both predict.
+
+    Raises:
+        DataError: there are none.
+        ConfigError: a gated task is not among them.
+    """
+    from ranker.data.parquet import DataError
+
+    tasks = [task.name for task in store.schema.tasks if task.name in a and task.name in b]
+    if not tasks:
+        raise DataError(f"A and B have no task in common: A predicts {[*a]}, B predicts {[*b]}")
+    for task in gated:
+        if task not in tasks:
+            raise ConfigError(f"--gate {task}: not a task that both predict ({tasks})")
+    return tasks
 
 
 def describe(

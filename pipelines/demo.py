@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from pipelines.arguments import shipped
+from pipelines.arguments import non_negative, shipped
 from pipelines.console import Console
 from pipelines.metrics_table import metrics_table
 from pipelines.stages import fresh_folder, run_stages
@@ -18,7 +18,7 @@ NUM_REQUESTS = "600"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR")
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--seed", type=non_negative, default=0, metavar="N")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:

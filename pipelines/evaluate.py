@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from pipelines.arguments import add_config, print_config, require_output, resolve
+from pipelines.arguments import (
+    add_config,
+    add_windows,
+    non_negative,
+    print_config,
+    require_output_folder,
+    resolve,
+)
 from pipelines.console import Console
+from pipelines.metrics_json import (
+    calibration_json,
+    differences_json,
+    experts_json,
+    model_json,
+    tasks_json,
+)
 from pipelines.metrics_table import metrics_table
 from ranker.config import Config
 
@@ -31,7 +44,7 @@ EVALUATION_ROWS = 8192
 class EvaluateConfig(Config):
     """How intervals are drawn; ``ndcg_at`` cuts the lists of NDCG."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     num_replicates: int = Field(default=1000, ge=2)
     confidence: float = Field(default=0.95, gt=0, lt=1)
     ndcg_at: int = Field(default=5, ge=1)
@@ -42,11 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared data")
-    parser.add_argument("--from", dest="first", metavar="DATE", help="first window to evaluate")
-    parser.add_argument("--before", metavar="DATE", help="windows before this date only")
+    add_windows(parser, note=" to evaluate on")
     parser.add_argument("--run", type=Path, metavar="DIR", help="run folder with progressive/")
     parser.add_argument("--output", type=Path, metavar="DIR", help="gets metrics.json and more")
-    parser.add_argument("--seed", type=int, metavar="N")
+    parser.add_argument("--seed", type=non_negative, metavar="N")
     add_config(parser)
 
 
@@ -59,41 +71,44 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     from ranker.bundle import load_bundle
     from ranker.data.store import EncodedStore
 
-    output = require_output(arguments)
+    output = require_output_folder(arguments)
     bundle, store = load_bundle(arguments.bundle), EncodedStore(arguments.data)
-    windows = unseen_windows(bundle, store, arguments.first, arguments.before)
-    metrics = evaluate_bundle(bundle, store, windows, config, output, console)
+    windows = unseen_windows([bundle], store, arguments.first, arguments.before)
+    progressive: dict[str, object] = {}
     if arguments.run is not None:
-        metrics["progressive"] = progressive_metrics(store, arguments.run, config)
+        progressive["progressive"] = progressive_metrics(store, arguments.run, config)
+    metrics = evaluate_bundle(bundle, store, windows, config, output, console) | progressive
     write_json(output / "metrics.json", metrics)
     console.result(metrics_table(metrics, console), metrics)
     return 0
 
 
 def unseen_windows(
-    bundle: ModelBundle, store: EncodedStore, first: str | None, before: str | None
+    bundles: Sequence[ModelBundle], store: EncodedStore, first: str | None, before: str | None
 ) -> Sequence[Window]:
-    """The windows to evaluate on: after the bundle's last one, within the given dates.
+    """The windows within the given dates that none of ``bundles`` was trained on.
 
     Raises:
-        DataError: there are none, or the asked ones were trained on.
+        DataError: there are none, the asked ones were trained on, or a bundle belongs to other
+            data.
     """
     from ranker.bundle import check_same_features
     from ranker.data.parquet import DataError
 
-    check_same_features(bundle, store.schema, store.encoders, str(store.folder))
-    if first is not None and first <= bundle.data_window.last:
+    for bundle in bundles:
+        check_same_features(bundle, store.schema, store.encoders, str(store.folder))
+    trained = max((bundle.data_window.last for bundle in bundles), default="")
+    if first is not None and first <= trained:
         raise DataError(
-            f"the bundle was trained on windows up to {bundle.data_window.last}; "
-            f"evaluating from {first} would flatter it"
+            f"the bundle was trained on windows up to {trained}; evaluating from {first} would "
+            "flatter it"
         )
-    windows = store.windows_between(first, before)
-    windows = tuple(w for w in windows if w.label > bundle.data_window.last)
+    windows = tuple(w for w in store.windows_between(first, before) if w.label > trained)
     if not windows:
-        raise DataError(
-            f"{store.folder}: no windows after the bundle's last one ({bundle.data_window.last}) "
-            "in the asked range"
-        )
+        held = f"{store.windows[0].label} .. {store.windows[-1].label}"
+        unseen = f" after {trained}, the last one trained on," if trained else ""
+        asked = f"from {first or 'the beginning'} to before {before or 'the end'}"
+        raise DataError(f"{store.folder}: no windows{unseen} {asked}; it holds {held}")
     return windows
 
 
@@ -106,62 +121,37 @@ def evaluate_bundle(
     console: Console,
 ) -> dict[str, object]:
     """Predict, measure beside the baselines, and write ``predictions.parquet``."""
-    import numpy as np
-
     from ranker.data.parquet import write_table
     from ranker.evaluation.baseline_predictions import baseline_names, predict_baselines
     from ranker.evaluation.rows import prediction_table, read_rows
 
     rows = read_rows(store, windows)
-    console.say(f"predicting {rows.stop - rows.start:,} rows of {len(windows)} windows")
+    num_rows = rows.stop - rows.start
+    console.say(f"predicting {num_rows:,} rows of {len(windows)} windows")
     predictions, gates = predict_rows(bundle, store, rows)
-    output.mkdir(parents=True, exist_ok=True)
     write_table(output / "predictions.parquet", prediction_table(store, rows, predictions))
     earlier = [w for w in store.windows if w.label <= bundle.data_window.last]
     baselines: Mapping[str, Mapping[str, FloatArray]] = {task: {} for task in predictions}
     if earlier:
         console.say("fitting baselines")
-        train = read_rows(store, earlier)
-        baselines = predict_baselines(store, train, rows, seed=config.seed)
+        baselines = predict_baselines(store, read_rows(store, earlier), rows, seed=config.seed)
     console.say("measuring, with intervals")
-    evaluations = {
-        task: evaluate_one(
-            store,
-            task,
-            rows,
-            {OURS: predictions[task], **baselines[task]},
-            config,
-            np.random.default_rng([config.seed, number]),
-        )
-        for number, task in enumerate(predictions)
-    }
+    evaluations = evaluate_tasks(
+        store, rows, {t: {OURS: p, **baselines[t]} for t, p in predictions.items()}, config
+    )
+    names = baseline_names(baselines)
+    schema = store.schema
     return {
-        "split": {
-            "first": windows[0].label,
-            "last": windows[-1].label,
-            "rows": rows.stop - rows.start,
-        },
+        "split": {"first": windows[0].label, "last": windows[-1].label, "rows": num_rows},
         "seed": config.seed,
-        "tasks": {task: task_json(store, task, e, OURS) for task, e in evaluations.items()},
-        "baselines": {
-            name: {
-                task: task_json(store, task, e, name)
-                for task, e in evaluations.items()
-                if name in e.estimates
-            }
-            for name in baseline_names(baselines)
-        },
-        "differences": {
-            name: {
-                task: difference_json(e, OURS, name)
-                for task, e in evaluations.items()
-                if name in e.estimates
-            }
-            for name in baseline_names(baselines)
-        },
-        "calibration": calibration_json(predictions, rows, config),
+        "tasks": tasks_json(schema, evaluations, OURS),
+        "baselines": {name: tasks_json(schema, evaluations, name) for name in names},
+        "differences": {name: differences_json(evaluations, OURS, name) for name in names},
+        "calibration": calibration_json(
+            predictions, rows, num_bins=config.calibration_bins, confidence=config.confidence
+        ),
         "experts": experts_json(gates),
-        "model": model_json(bundle, store, rows),
+        "model": model_json(bundle, store, rows.start),
         "train": bundle.data_window.model_dump(),
         "bundle": {"weights_sha256": bundle.weights_sha256},
     }
@@ -197,6 +187,28 @@ def predict_rows(
     )
 
 
+def evaluate_tasks(
+    store: EncodedStore,
+    rows: EvaluationRows,
+    predictions_by_task: Mapping[str, Mapping[str, FloatArray]],
+    config: EvaluateConfig,
+) -> dict[str, TaskEvaluation]:
+    """All metrics of each task, for every model that predicts it."""
+    import numpy as np
+
+    return {
+        task: evaluate_one(
+            store,
+            task,
+            rows,
+            predictions_by_model,
+            config,
+            np.random.default_rng([config.seed, number]),
+        )
+        for number, (task, predictions_by_model) in enumerate(predictions_by_task.items())
+    }
+
+
 def evaluate_one(
     store: EncodedStore,
     task: str,
@@ -224,103 +236,32 @@ def evaluate_one(
     )
 
 
-def task_json(
-    store: EncodedStore, task: str, evaluation: TaskEvaluation, model: str
-) -> dict[str, object]:
-    """A task's entry in metrics.json."""
-    family = store.schema.task(task).family
-    return {"family": family, **evaluation.to_json(model)}
-
-
-def difference_json(evaluation: TaskEvaluation, a: str, b: str) -> dict[str, object]:
-    """Paired differences a − b with verdicts, by metric."""
-    return {
-        metric: {**estimate.to_json(), "verdict": evaluation.verdict(a, b, metric)}
-        for metric, estimate in evaluation.difference(a, b).items()
-    }
-
-
-def calibration_json(
-    predictions: Mapping[str, FloatArray], rows: EvaluationRows, config: EvaluateConfig
-) -> dict[str, object]:
-    """Calibration bins by task."""
-    from ranker.evaluation.calibration import calibration_curve
-
-    return {
-        task: [
-            asdict(bin_)
-            for bin_ in calibration_curve(
-                rows.labels[task],
-                values,
-                config.calibration_bins,
-                users=rows.users,
-                confidence=config.confidence,
-            )
-        ]
-        for task, values in predictions.items()
-        if (rows.labels[task] == rows.labels[task]).sum() >= config.calibration_bins
-    }
-
-
-def experts_json(gates: Mapping[str, FloatArray]) -> dict[str, object]:
-    """Expert utilisation by task, with the polarized-gate alarm."""
-    import torch
-
-    from ranker.diagnosis.gates import expert_utilisation, polarized_tasks
-
-    if not gates:
-        return {}
-    utilisation = expert_utilisation({t: torch.from_numpy(w) for t, w in gates.items()})
-    polarized = polarized_tasks(utilisation)
-    return {
-        task: {
-            "mean_weights": list(found.mean_weights),
-            "entropy_nats": found.entropy_nats,
-            "row_entropy_nats": found.row_entropy_nats,
-            "polarized": task in polarized,
-        }
-        for task, found in utilisation.items()
-    }
-
-
-def model_json(bundle: ModelBundle, store: EncodedStore, rows: EvaluationRows) -> dict[str, object]:
-    """Parameters and multiplications."""
-    import numpy as np
-
-    from ranker.data.loader import read_batch
-    from ranker.diagnosis.cost import count_parameters, multiplications_per_example
-
-    some = np.arange(rows.start, min(rows.start + 64, rows.stop), dtype=np.int64)
-    parameters = count_parameters(bundle.model)
-    return {
-        "kind": bundle.config.model.bottom.kind,
-        "parameters": parameters.embedding + parameters.dense,
-        "embedding_parameters": parameters.embedding,
-        "dense_parameters": parameters.dense,
-        "multiplications_per_example": multiplications_per_example(
-            bundle.model, read_batch(store, some, bundle.encoders.sizes)
-        ),
-    }
-
-
 def progressive_metrics(
     store: EncodedStore, run_folder: Path, config: EvaluateConfig
 ) -> dict[str, object]:
-    """Task -> window -> metrics of the predictions made before the window was trained on."""
+    """Task -> window -> metrics of the predictions made before the window was trained on.
+
+    Raises:
+        DataError: the run folder is missing, or was trained on other data.
+    """
     import numpy as np
 
-    from ranker.data.parquet import read_table
+    from ranker.data.parquet import DataError, read_table
     from ranker.evaluation.rows import read_rows
 
+    if not run_folder.is_dir():
+        raise DataError(f"--run {run_folder}: no such folder")
     values: dict[str, dict[str, object]] = {task.name: {} for task in store.schema.tasks}
     for number, window in enumerate(store.windows):
         path = run_folder / "progressive" / f"{window.label}.parquet"
         if not path.is_file():
             continue
-        table, rows = read_table(path), read_rows(store, [window])
+        table, rows = read_table(path, ["row", *values]), read_rows(store, [window])
+        if not np.array_equal(table.column("row").to_numpy(), np.arange(rows.start, rows.stop)):
+            raise DataError(f"{path}: was predicted on other data than {store.folder}")
         for task, by_window in values.items():
             predictions = {OURS: table.column(task).to_numpy()}
             rng = np.random.default_rng([config.seed, number])
             found = evaluate_one(store, task, rows, predictions, config, rng)
-            by_window[window.label] = task_json(store, task, found, OURS)
+            by_window[window.label] = tasks_json(store.schema, {task: found}, OURS)[task]
     return dict(values)

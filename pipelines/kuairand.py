@@ -7,8 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from pipelines.arguments import shipped
+from pipelines.arguments import non_negative, shipped
 from pipelines.console import Console
+from pipelines.exit_codes import EXIT_USAGE
 from pipelines.metrics_table import metrics_table
 from pipelines.stages import fresh_folder, run_stages
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("raw", type=Path, metavar="DIR", help="the raw files (see data/README.md)")
     parser.add_argument("--output", type=Path, default=Path("runs/kuairand"), metavar="DIR")
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--seed", type=non_negative, default=0, metavar="N")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     raw: Path = arguments.raw
     if not (raw / "log_standard_0425_0508.parquet").is_file():
         console.error(f"{raw}: holds no log_standard_0425_0508.parquet; give make DATA=DIR")
-        return 2
+        return EXIT_USAGE
     folder = fresh_folder(arguments.output)
     data = str(folder / "data")
     commands = [

@@ -31,7 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Draw a run's page."""
     prepared = arguments.data or arguments.run / "data"
-    page = write_report(arguments.run, prepared, title=arguments.title)
+    try:
+        page = write_report(arguments.run, prepared, title=arguments.title)
+    except KeyError as error:
+        from ranker.data.parquet import DataError
+
+        raise DataError(
+            f"{arguments.run}: its results lack {error}: they are of another version, or of other "
+            f"data than {prepared}; evaluate, score and simulate again"
+        ) from None
     console.result(str(page), {"report": str(page)})
     return 0
 
@@ -75,9 +83,16 @@ def write_report(run_folder: Path, prepared: Path, *, title: str) -> Path:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    from ranker.data.parquet import DataError
+
     if not path.is_file():
         return {}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: expected an object, got {type(found).__name__}")
     return found
 
 

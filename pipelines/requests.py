@@ -16,7 +16,7 @@ from ranker.schema import MS_PER_UNIT, Schema
 
 
 def check_candidates_possible(schema: Schema) -> None:
-    """Raise `DataError` if the log itself holds item or pair features, unknown of new candidates."""
+    """Raise `DataError` if the log holds item or pair features: not known of new candidates."""
     for feature in log_features(schema):
         is_id = feature.column in (schema.log.user, schema.log.item)
         if feature.owner in ("item", "pair") and not is_id:
@@ -24,6 +24,39 @@ def check_candidates_possible(schema: Schema) -> None:
                 f"schema {schema.name!r}: feature {feature.name!r} of the {feature.owner} is read "
                 "from the log, so it is not known of candidates; put it into the item table"
             )
+
+
+def check_distinct_requests(requests: pa.Table, schema: Schema, source: str) -> None:
+    """Raise `DataError` if a request is given twice: it would get its candidates twice."""
+    codes = request_codes(requests, schema)
+    num_repeated = len(codes) - len(np.unique(codes))
+    if num_repeated:
+        raise DataError(
+            f"{source}: {num_repeated:,} of {len(codes):,} rows repeat a request; give one row each"
+        )
+
+
+def check_candidate_lists(candidates: pa.Table, schema: Schema, source: str) -> None:
+    """Raise `DataError` if an item is twice in a request's list, or a request has two users."""
+    frame = candidates.select(["user", "item"]).to_pandas()
+    frame = frame.assign(request=request_codes(candidates, schema))
+    repeated = frame.duplicated(["request", "item"]).to_numpy()
+    if repeated.any():
+        first = frame.loc[repeated].iloc[0]
+        raise DataError(
+            f"{source}: {int(repeated.sum()):,} rows repeat an item of their request's list, the "
+            f"first in row {int(repeated.argmax())} (user {first['user']!r}, item "
+            f"{first['item']!r}); drop duplicates"
+        )
+    users = frame[["request", "user"]].drop_duplicates()
+    shared = users.duplicated("request").to_numpy()
+    if shared.any():
+        codes = users.loc[shared, "request"].unique()
+        both = users.loc[users["request"] == codes[0], "user"].tolist()
+        raise DataError(
+            f"{source}: {len(codes):,} requests have candidates of several users, the first of "
+            f"{both[:2]}; request ids must not be used twice"
+        )
 
 
 def requests_of_log(
@@ -39,11 +72,14 @@ def requests_of_log(
     for table in stream_log(log, schema, problems=problems, quarantine=lambda _: None):
         times = np.asarray(table.column("time_ms").to_numpy())
         tables.append(table.filter(pa.array((times >= first_ms) & (times < before_ms))))
+    if not any(table.num_rows for table in tables):
+        bad = f" ({problems.bad_rows:,} bad rows were left out)" if problems.bad_rows else ""
+        raise DataError(
+            f"{log}: no rows from {first or 'the beginning'} to {before or 'the end'}{bad}"
+        )
     rows = pa.concat_tables(tables).sort_by(
         [("time_ms", "ascending"), ("user", "ascending"), ("item", "ascending")]
     )
-    if rows.num_rows == 0:
-        raise DataError(f"{log}: no rows from {first or 'the beginning'} to {before or 'the end'}")
     labels = window_labels(np.asarray(rows.column("time_ms").to_numpy(), dtype=np.int64), schema)
     frame = rows.select(["user"]).to_pandas().assign(window=labels.to_numpy())
     keep = ~frame.duplicated(["user", "window"]).to_numpy()

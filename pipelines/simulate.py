@@ -6,14 +6,22 @@ Semi-synthetic: users, requests, candidates and features are real, outcomes are 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from pipelines.arguments import add_config, print_config, require_output, resolve
+from pipelines.arguments import (
+    add_config,
+    local_date,
+    non_negative,
+    print_config,
+    require_output_folder,
+    resolve,
+)
+from pipelines.arms import ArmScores, CandidateColumns, arm_scores
 from pipelines.console import Console
-from pipelines.score import read_score_weights
 from ranker.config import Config, ConfigError
 
 if TYPE_CHECKING:
@@ -21,8 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from ranker.bundle import ModelBundle
-    from ranker.data.features import ColumnArray, FeatureSource
+    from ranker.data.features import ColumnArray
     from ranker.data.store import EncodedStore
     from ranker.experiment.response import LoggedImpressions
     from ranker.experiment.simulation_result import SimulationResult
@@ -38,8 +45,8 @@ class SimulateConfig(Config):
         response_iterations, response_rows: size of the response model's boosting and training set.
     """
 
-    seed: int = 0
-    salt: str = "simulate"
+    seed: int = Field(default=0, ge=0)
+    salt: str = Field(default="simulate", pattern="^[^:]+$")
     share_treatment: float = Field(default=0.5, gt=0, lt=1)
     slate_size: int = Field(default=10, ge=1)
     examination_eta: float = Field(default=0.5, ge=0)
@@ -57,7 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=Path, required=True, metavar="DIR")
     parser.add_argument("--candidates", type=Path, required=True, metavar="PATH", help="Parquet")
     parser.add_argument(
-        "--before", required=True, metavar="DATE", help="the response model learns from before it"
+        "--before",
+        type=local_date,
+        required=True,
+        metavar="DATE",
+        help="the response model learns from before it",
     )
     for arm in ("control", "treatment"):
         parser.add_argument(
@@ -65,14 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=Path,
             required=True,
             metavar="PATH",
-            help="bundle, or Parquet of scores",
+            help="bundle, or Parquet of scores or slates",
         )
         parser.add_argument(
             f"--{arm}-weights", type=Path, metavar="FILE", help="score weights of a bundle"
         )
         parser.add_argument(f"--{arm}-name", metavar="NAME")
     parser.add_argument("--output", type=Path, metavar="DIR", help="gets simulation.json")
-    parser.add_argument("--seed", type=int, metavar="N")
+    parser.add_argument("--seed", type=non_negative, metavar="N")
     add_config(parser)
 
 
@@ -81,14 +92,16 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     config = resolve(SimulateConfig, arguments, seed=arguments.seed)
     if arguments.print_config:
         return print_config(config, console)
+    from pipelines.requests import check_candidate_lists
     from ranker.atomic import write_json
     from ranker.data.state import load_state
     from ranker.data.store import EncodedStore
     from ranker.data.tables import read_requests
 
-    output = require_output(arguments)
+    output = require_output_folder(arguments)
     store, source = EncodedStore(arguments.data), load_state(arguments.state)
     candidates = read_requests(arguments.candidates, store.schema, content="candidates")
+    check_candidate_lists(candidates, store.schema, str(arguments.candidates))
     table = CandidateColumns(store, source, candidates, config.chunk_rows)
     arms = [
         arm_scores(
@@ -97,97 +110,20 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             getattr(arguments, f"{arm}_weights"),
             name=getattr(arguments, f"{arm}_name"),
             role=arm,
+            slate_size=config.slate_size,
         )
         for arm in ("control", "treatment")
     ]
-    console.say(f"simulating {arms[0][0]} against {arms[1][0]}")
+    console.say(f"simulating {arms[1].name} against {arms[0].name}")
     result = simulate_arms(table, arms, arguments.before, config)
     write_json(output / "simulation.json", result.to_json())
     console.result(describe(result, console), result.to_json())
     return 0
 
 
-class CandidateColumns:
-    """Candidates with the encoded features that all arms and the response model see."""
-
-    def __init__(
-        self, store: EncodedStore, source: FeatureSource, candidates: pa.Table, chunk_rows: int
-    ) -> None:
-        import numpy as np
-
-        from ranker.data.features import encode_rows, standardise_columns
-        from ranker.data.parquet import DataError
-        from ranker.scoring.predict import check_not_newer
-
-        if not store.encoders.extends(source.encoders):
-            raise DataError("the state does not belong to the prepared data")
-        check_not_newer(source, candidates)
-        self.store, self.source, self.candidates = store, source, candidates
-        parts: list[dict[str, ColumnArray]] = []
-        for start in range(0, candidates.num_rows, chunk_rows):
-            encoded = encode_rows(candidates.slice(start, chunk_rows), source, learn=False)
-            parts.append(standardise_columns(encoded.columns, store.encoders))
-        self.columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def arm_scores(
-    table: CandidateColumns, path: Path, weights: Path | None, *, name: str | None, role: str
-) -> tuple[str, npt.NDArray[np.float64]]:
-    """An arm's name and its score for every candidate."""
-    from ranker.bundle import check_same_features, load_bundle
-    from ranker.scoring.combine import combine
-    from ranker.scoring.predict import predict_columns
-
-    if path.is_file():
-        if weights is not None:
-            raise ConfigError(
-                f"--{role}-weights belongs to a bundle, but {path} is a file of scores"
-            )
-        return name or path.stem, file_scores(table, path)
-    bundle: ModelBundle = load_bundle(path)
-    check_same_features(bundle, table.source.schema, table.source.encoders, "the state")
-    predictions = predict_columns(bundle, table.columns)
-    score_weights = read_score_weights(bundle, weights)
-    scores = combine(predictions, score_weights=score_weights, tasks=bundle.schema.tasks)
-    default = f"{path.parent.name}/{path.name}" + (f" × {weights.stem}" if weights else "")
-    return name or default, scores
-
-
-def file_scores(table: CandidateColumns, path: Path) -> npt.NDArray[np.float64]:
-    """Anybody's scores: the log's request (or user and time) and item columns, and ``score``.
-
-    Raises:
-        DataError: missing columns, or candidates without a score.
-    """
-    import numpy as np
-
-    from ranker.data.parquet import DataError, read_table
-    from ranker.data.tables import read_requests
-
-    schema = table.store.schema
-    raw = read_table(path)
-    if "score" not in raw.column_names:
-        raise DataError(f"{path}: column 'score' is missing; it has {raw.column_names}")
-    given = read_requests(path, schema, content="candidates")
-    keys = ["user", "time_ms", "item"]
-    right = given.select(keys).to_pandas()
-    right["score"] = raw.column("score").to_pandas().astype(float)
-    if right.duplicated(keys).any():
-        raise DataError(f"{path}: a candidate is scored more than once")
-    joined = table.candidates.select(keys).to_pandas().merge(right, on=keys, how="left")
-    scores: npt.NDArray[np.float64] = joined["score"].to_numpy(dtype=np.float64)
-    lost = ~np.isfinite(scores)
-    if lost.any():
-        first = joined.loc[lost, keys].iloc[0].to_dict()
-        raise DataError(
-            f"{path}: {int(lost.sum()):,} candidates have no score, the first is {first}"
-        )
-    return scores
-
-
 def simulate_arms(
     table: CandidateColumns,
-    arms: list[tuple[str, npt.NDArray[np.float64]]],
+    arms: Sequence[ArmScores],
     before: str,
     config: SimulateConfig,
 ) -> SimulationResult:
@@ -195,14 +131,14 @@ def simulate_arms(
     from pipelines.requests import request_codes
     from ranker.data.prepare import local_midnight_ms
     from ranker.experiment.outcomes import power_examination
-    from ranker.experiment.policy import CandidateLists, ScoredArm
+    from ranker.experiment.policy import JudgedCandidates, ScoredArm
     from ranker.experiment.response import ResponseSettings
     from ranker.experiment.simulate import simulate
     from ranker.experiment.simulation_result import SimulationSettings
 
     schema = table.store.schema
     names = tuple(f.name for f in schema.all_features if f.kind == "numeric")
-    lists = CandidateLists(
+    lists = JudgedCandidates(
         requests=request_codes(table.candidates, schema),
         users=_plain_ids(table.candidates.column("user")),
         items=_plain_ids(table.candidates.column("item")),
@@ -211,8 +147,8 @@ def simulate_arms(
     )
     return simulate(
         candidates=lists,
-        control=ScoredArm(name=arms[0][0], scores=arms[0][1]),
-        treatment=ScoredArm(name=arms[1][0], scores=arms[1][1]),
+        control=ScoredArm(name=arms[0].name, scores=arms[0].scores),
+        treatment=ScoredArm(name=arms[1].name, scores=arms[1].scores),
         log=logged_impressions(table.store, before, names),
         tasks=metric_tasks(schema, config),
         test_start_ms=local_midnight_ms(before, schema),
@@ -234,7 +170,7 @@ def simulate_arms(
 def logged_impressions(
     store: EncodedStore, before: str, names: tuple[str, ...]
 ) -> LoggedImpressions:
-    """What the response model learns from: windows before ``before``.
+    """What the response model learns from: rows before the local date ``before``.
 
     Raises:
         DataError: there are none.
@@ -242,12 +178,14 @@ def logged_impressions(
     import numpy as np
 
     from ranker.data.parquet import DataError
+    from ranker.data.prepare import local_midnight_ms
     from ranker.experiment.response import LoggedImpressions
 
-    windows = store.windows_between(None, before)
-    if not windows:
-        raise DataError(f"{store.folder}: no windows before {before} to learn responses from")
-    span = slice(windows[0].start, windows[-1].stop)
+    # by the clock: a long window may begin before the date and end after it
+    before_ms = local_midnight_ms(before, store.schema)
+    span = slice(0, int(np.searchsorted(store.column("time_ms"), before_ms)))
+    if span.stop == 0:
+        raise DataError(f"{store.folder}: no rows before {before} to learn responses from")
     columns = {f"feature.{n}": np.asarray(store.column(f"feature.{n}")[span]) for n in names}
     user_index = np.asarray(store.column("user")[span], dtype=np.int64)
     return LoggedImpressions(

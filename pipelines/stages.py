@@ -13,20 +13,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.console import Console
-from ranker.atomic import MANIFEST, OutputError, write_json
+from ranker.atomic import OutputError, write_json
+
+STAGES = "stages.json"
 
 
 def fresh_folder(folder: Path) -> Path:
-    """Empty a run folder of an earlier run; refuse any other non-empty folder.
+    """Empty a folder of earlier stages; refuse any other non-empty folder.
 
     Raises:
-        OutputError: the folder holds something that no run left there.
+        OutputError: the folder holds something that no run of stages left there.
     """
+    if folder.is_file():
+        raise OutputError(f"{folder}: is a file; --output names a folder")
     if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / MANIFEST).is_file() and not (folder / "stages.json").is_file():
+        # a manifest would not do: bundles and prepared data have one, and took longer to make
+        if not (folder / STAGES).is_file():
             raise OutputError(f"{folder}: is not empty and no earlier run; choose another --output")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / STAGES, {})
     return folder
 
 
@@ -46,7 +52,7 @@ def run_stages(commands: Sequence[Sequence[str]], folder: Path, console: Console
         seconds_by_stage[name] = time.perf_counter() - started
         console.say(f"  {seconds_by_stage[name]:.1f} s")
         write_json(
-            folder / "stages.json",
+            folder / STAGES,
             {"wall_s": seconds_by_stage, "peak_memory_mib": peak_memory_mib()},
         )
         if code != 0:

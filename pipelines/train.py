@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from pipelines.arguments import add_config, print_config, require_output
+from pipelines.arguments import add_config, non_negative, print_config, require_output
 from pipelines.console import Console, ProgressLine
 from ranker.atomic import MANIFEST, OutputError, write_json, write_text
 from ranker.config import ConfigError, dump_yaml, load_config
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take up the windows after this bundle's last one",
     )
     parser.add_argument("--resume", action="store_true", help="go on after a crash")
-    parser.add_argument("--seed", type=int, metavar="N")
+    parser.add_argument("--seed", type=non_negative, metavar="N")
     add_config(parser)
 
 

@@ -13,8 +13,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pipelines.arguments import add_config, add_raw_inputs, print_config, read_schema, resolve
+from pipelines.arguments import (
+    add_config,
+    add_raw_inputs,
+    positive,
+    print_config,
+    read_schema,
+    resolve,
+)
 from pipelines.console import Console
+from pipelines.exit_codes import EXIT_DATA
 from pipelines.survey_summary import survey_json, survey_lines
 from ranker.config import ConfigError
 from ranker.data.features import OwnerTable
@@ -25,7 +33,6 @@ from ranker.data.survey import LogSurvey, survey_log
 from ranker.data.tables import read_earlier_history, read_owner_table
 from ranker.schema import Owner, Schema
 
-EXIT_DATA = 3
 SAMPLE_ROWS = 500_000
 
 
@@ -52,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--sample-rows",
-        type=_positive,
+        type=positive,
         default=SAMPLE_ROWS,
         metavar="N",
         help=f"look for label copies on about so many rows, of whole users ({SAMPLE_ROWS:,})",
@@ -229,13 +236,6 @@ def _judge_suspects(
         for name in allowed
         if name not in found
     ]
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
-    return value
 
 
 def _require_features(names: Sequence[str], schema: Schema) -> None:

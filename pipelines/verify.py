@@ -7,8 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipelines.console import Console
-
-EXIT_DATA = 3
+from pipelines.exit_codes import EXIT_DATA
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

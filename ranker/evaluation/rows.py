@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore, Window
+from ranker.evaluation.matching import Match, key_columns, match_rows, time_column_ms
 from ranker.evaluation.metrics import FloatArray, IntArray
-from ranker.schema import MS_PER_UNIT
+from ranker.schema import MS_PER_UNIT, TaskSpec
+
+TIME_MS = "_time_ms"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +55,10 @@ def prediction_table(
     store: EncodedStore, rows: EvaluationRows, predictions: Mapping[str, FloatArray]
 ) -> pa.Table:
     """Predictions with the log's own user, item and time columns: what `read_predictions` reads."""
-    columns = _keys(store, rows) | {task: pa.array(p) for task, p in predictions.items()}
-    return pa.table(columns)
+    table = _keys(store, rows)
+    for task, values in predictions.items():
+        table = table.append_column(task, pa.array(values))
+    return table
 
 
 def match_predictions(
@@ -63,63 +66,82 @@ def match_predictions(
 ) -> dict[str, FloatArray]:
     """Anybody's predictions, brought into the order of ``rows``.
 
-    The table has the log's user, item and time columns and one column for each task it predicts.
-    Further rows are ignored; a row logged twice takes its two predictions in the file's order.
+    The table has the log's user, item and time columns (time in the log's unit, or time stamps)
+    and one column for each task it predicts. Rows of other impressions are ignored; a row logged
+    twice takes its two predictions in the file's order.
 
     Raises:
-        DataError: missing columns, or rows without a prediction.
+        DataError: missing columns, ids or predictions of the wrong type, rows without a
+            prediction or with several different ones, or values that are not finite or
+            (binary) not in [0, 1].
     """
     log = store.schema.log
-    needed = [log.user, log.item, log.time]
-    missing = [name for name in needed if name not in table.column_names]
-    tasks = [task.name for task in store.schema.tasks if task.name in table.column_names]
-    if missing or not tasks:
+    tasks = [task for task in store.schema.tasks if task.name in table.column_names]
+    if not tasks:
         raise DataError(
-            f"{source}: needs the columns {needed} and one for each predicted task "
-            f"({[task.name for task in store.schema.tasks]}), got {table.column_names}"
+            f"{source}: needs the columns {[log.user, log.item, log.time]} and one for each "
+            f"predicted task ({[task.name for task in store.schema.tasks]}), got "
+            f"{table.column_names}"
         )
-    keys = [log.user, log.item, "_time_ms"]
-    left = pa.table(_keys(store, rows)).to_pandas()
-    right = table.select([*needed, *tasks]).to_pandas()
-    for frame in (left, right):
-        frame["_time_ms"] = _to_ms(frame[log.time], log.time_unit)
-        frame["_occurrence"] = frame.groupby(keys).cumcount()
-    try:
-        joined = left.merge(
-            right.drop(columns=log.time), on=[*keys, "_occurrence"], how="left", indicator=True
-        )
-    except ValueError as error:
-        raise DataError(f"{source}: ids have another type than the log's: {error}") from None
-    lost = (joined["_merge"] == "left_only").to_numpy()
-    if lost.any():
-        first = joined.loc[lost, needed].iloc[0].to_dict()
+    wanted = _keys(store, rows)
+    ids = {name: wanted.column(name).type for name in (log.user, log.item)}
+    given = key_columns(table, ids, source).append_column(
+        TIME_MS, time_column_ms(table, log.time, log.time_unit, source)
+    )
+    span = slice(rows.start, rows.stop)
+    time_ms = pa.array(np.asarray(store.column("time_ms")[span], dtype=np.int64))
+    match = match_rows(wanted.select([log.user, log.item]).append_column(TIME_MS, time_ms), given)
+    lost = np.flatnonzero(match.rows < 0)
+    if len(lost):
         raise DataError(
-            f"{source}: {int(lost.sum()):,} of {len(joined):,} rows have no prediction, the first "
-            f"is {first}"
+            f"{source}: {len(lost):,} of {len(time_ms):,} rows have no prediction, the first is "
+            f"{wanted.slice(int(lost[0]), 1).to_pylist()[0]}; predict every row, or choose other "
+            "windows (--from, --before)"
         )
-    predictions = {task: joined[task].to_numpy(dtype=np.float64) for task in tasks}
-    for task, values in predictions.items():
-        bad = ~np.isfinite(values)
-        if bad.any():
-            raise DataError(f"{source}: column {task!r} has {int(bad.sum()):,} null or NaN values")
+    return {task.name: _task_predictions(table, task, match, source) for task in tasks}
+
+
+def _task_predictions(table: pa.Table, task: TaskSpec, match: Match, source: str) -> FloatArray:
+    column = table.column(task.name)
+    number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    if not number:
+        raise DataError(f"{source}: column {task.name!r} must hold numbers, got {column.type}")
+    values = column.cast(pa.float64()).to_numpy()
+    differs = values[match.surplus] != values[match.surplus_first]
+    if differs.any():
+        row = int(match.surplus[differs.argmax()])
+        raise DataError(
+            f"{source}: column {task.name!r} has {int(differs.sum()):,} further, different "
+            f"predictions of rows that were logged once, the first in row {row}; give one each"
+        )
+    predictions: FloatArray = values[match.rows]
+    bad = ~np.isfinite(predictions)
+    expected = "finite numbers"
+    if task.kind == "binary":
+        bad |= (predictions < 0) | (predictions > 1)
+        expected = "probabilities in [0, 1]"
+    if bad.any():
+        row = int(match.rows[bad.argmax()])
+        raise DataError(
+            f"{source}: column {task.name!r} must hold {expected}, got {values[row]} in row {row} "
+            f"({int(bad.sum()):,} such rows; a null counts as NaN)"
+        )
     return predictions
 
 
-def _to_ms(time: pd.Series[Any], unit: str) -> pd.Series[Any]:
-    if pd.api.types.is_datetime64_any_dtype(time):
-        return time.dt.as_unit("ms").astype("int64")
-    factor = MS_PER_UNIT[unit]
-    return time // 1000 if factor < 1 else time * int(factor)
-
-
-def _keys(store: EncodedStore, rows: EvaluationRows) -> dict[str, pa.Array]:
+def _keys(store: EncodedStore, rows: EvaluationRows) -> pa.Table:
+    """The log's own user, item and time columns."""
     log, vocabularies = store.schema.log, store.encoders.vocabularies
     span = slice(rows.start, rows.stop)
     time_ms = np.asarray(store.column("time_ms")[span], dtype=np.int64)
     factor = MS_PER_UNIT[log.time_unit]
     time = time_ms * 1000 if factor < 1 else time_ms // int(factor)
-    return {
-        log.user: vocabularies["user"].decode(np.asarray(store.column("user")[span], np.int64)),
-        log.item: vocabularies["item"].decode(np.asarray(store.column("item")[span], np.int64)),
-        log.time: pa.array(time),
-    }
+    user = np.asarray(store.column("user")[span], dtype=np.int64)
+    item = np.asarray(store.column("item")[span], dtype=np.int64)
+    return pa.table(
+        {
+            log.user: vocabularies["user"].decode(user),
+            log.item: vocabularies["item"].decode(item),
+            log.time: pa.array(time),
+        }
+    )

@@ -15,7 +15,7 @@ from ranker.experiment.assignment import IdArray, as_ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CandidateLists:
+class JudgedCandidates:
     """The candidate lists of many requests, one row a candidate, in any order.
 
     Attributes:

@@ -22,7 +22,7 @@ import numpy as np
 
 from ranker.experiment.lift import ArmMeans, Lift, estimate_lift
 from ranker.experiment.outcomes import ExaminationCurve
-from ranker.experiment.policy import CandidateLists, Policy, codes_of
+from ranker.experiment.policy import JudgedCandidates, Policy, codes_of
 from ranker.experiment.resampling import RowsByUser, resample
 from ranker.experiment.response import (
     LoggedImpressions,
@@ -50,7 +50,7 @@ class _Measurement:
 
 def simulate(
     *,
-    candidates: CandidateLists,
+    candidates: JudgedCandidates,
     control: Policy,
     treatment: Policy,
     log: LoggedImpressions,
@@ -215,7 +215,7 @@ def _arm_means(means: Sequence[float], num_users: int) -> ArmMeans:
 
 
 def _check_inputs(
-    candidates: CandidateLists,
+    candidates: JudgedCandidates,
     *,
     log: LoggedImpressions,
     tasks: Sequence[TaskSpec],

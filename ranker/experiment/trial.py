@@ -26,7 +26,7 @@ from ranker.experiment.outcomes import (
     draw_outcomes,
     expected_outcomes,
 )
-from ranker.experiment.policy import CandidateLists, Policy, codes_of
+from ranker.experiment.policy import JudgedCandidates, Policy, codes_of
 from ranker.experiment.resampling import IntArray, RowsByUser, resample
 from ranker.experiment.simulation_result import SimulationSettings
 from ranker.schema import TaskSpec
@@ -118,7 +118,7 @@ class Trial:
 
 
 def lay_out(
-    candidates: CandidateLists,
+    candidates: JudgedCandidates,
     *,
     control: Policy,
     treatment: Policy,

@@ -11,7 +11,7 @@ CSS = """
 html{scroll-behavior:smooth;scroll-padding-top:64px;-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);overflow-wrap:anywhere;
 font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-header,main,footer,nav>div{max-width:1100px;margin:0 auto;padding:0 24px}
+header,main,footer,nav>div{max-width:1280px;margin:0 auto;padding:0 24px}
 header{padding-top:52px;padding-bottom:30px}
 h1{font-size:clamp(27px,4.2vw,40px);line-height:1.15;letter-spacing:-.022em;margin:0 0 8px;
 font-weight:680;text-wrap:balance}

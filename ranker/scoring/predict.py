@@ -21,7 +21,10 @@ FORWARD_ROWS = 8192
 
 @dataclass(slots=True)
 class ScoringCounts:
-    """What was unusual about the scored rows."""
+    """What was unusual about the scored rows.
+
+    ``unknown_by_feature`` counts ids that are not in the vocabulary, nulls among them.
+    """
 
     rows: int = 0
     unknown_by_feature: Counter[str] = field(default_factory=Counter)
@@ -97,7 +100,7 @@ def check_not_newer(source: FeatureSource, requests: pa.Table) -> None:
     newer = int((times < source.history.as_of_ms).sum())
     if newer:
         raise DataError(
-            f"the state (as of {source.history.as_of_ms}) is newer than {newer:,} of {len(times):,} "
-            f"rows, the first at {int(times.min())}: it knows their future; use a snapshot from "
-            "before them (prepare --set snapshots=[DATE])"
+            f"the state (as of {source.history.as_of_ms} ms) is newer than {newer:,} of "
+            f"{len(times):,} rows, the first at {int(times.min())} ms: it knows their future; use "
+            "a snapshot from before them (prepare --set \"snapshots=['DATE']\")"
         )

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranker.experiment.policy import CandidateLists, ScoredArm
+from ranker.experiment.policy import JudgedCandidates, ScoredArm
 
 
 def candidate_lists(**changes):
@@ -14,7 +14,7 @@ def candidate_lists(**changes):
         "features": np.zeros((7, 3), dtype=np.float32),
         "feature_names": ("x", "y", "z"),
     }
-    return CandidateLists(**{**values, **changes})
+    return JudgedCandidates(**{**values, **changes})
 
 
 def test_slates_by_hand():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ranker.experiment.outcomes import full_examination, power_examination
-from ranker.experiment.policy import CandidateLists, ScoredArm
+from ranker.experiment.policy import JudgedCandidates, ScoredArm
 from ranker.experiment.response import LoggedImpressions, ResponseSettings
 from ranker.experiment.simulate import simulate
 from ranker.experiment.simulation_result import SimulationSettings
@@ -46,7 +46,7 @@ def make_log(*, num_users=211, rows_each=7, seed=1):
 def make_candidates(*, num_users=307, num_candidates=9, seed=2):
     rng = np.random.default_rng(seed)
     num_rows = num_users * num_candidates
-    return CandidateLists(
+    return JudgedCandidates(
         requests=np.repeat(np.arange(num_users), num_candidates),
         users=np.repeat(100 + np.arange(num_users), num_candidates),
         items=np.tile(np.arange(num_candidates), num_users),
