@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from ranker.data.features import ColumnArray
     from ranker.data.store import EncodedStore
+    from ranker.experiment.lift import Lift
     from ranker.experiment.response import LoggedImpressions
     from ranker.experiment.simulation_result import SimulationResult
     from ranker.schema import Schema, TaskSpec
@@ -219,16 +220,24 @@ def metric_tasks(schema: Schema, config: SimulateConfig) -> list[TaskSpec]:
 
 
 def describe(result: SimulationResult, console: Console) -> str:
-    """The lifts as a table, under the label that they need."""
-    rows = []
-    for lift in result.lifts:
-        if lift.lift is None or lift.ci_low is None or lift.ci_high is None:
-            rows.append([lift.metric, lift.family, f"– ({lift.reason})", ""])
-            continue
-        interval = f"{lift.lift:+.2%} [{lift.ci_low:+.2%}, {lift.ci_high:+.2%}]"
-        rows.append([lift.metric, lift.family, interval, str(lift.verdict.value)])
+    """Both kinds of lift as a table, under the label that they need.
+
+    The lift of the split is what one live test of this size would read, luck of its users and
+    outcomes included; the expected lift gives both arms to all users and draws nothing.
+    """
+    rows = [
+        [split.metric, split.family, _shown(split), _shown(expected), str(split.verdict.value)]
+        for split, expected in zip(result.lifts, result.expected_lifts, strict=True)
+    ]
     head = f"{result.label}: {result.treatment} against {result.control}"
-    return f"{head}\n" + console.table(["metric", "family", "lift", "verdict"], rows)
+    header = ["metric", "family", "lift (split users)", "expected lift (all users)", "verdict"]
+    return f"{head}\n" + console.table(header, rows)
+
+
+def _shown(lift: Lift) -> str:
+    if lift.lift is None or lift.ci_low is None or lift.ci_high is None:
+        return f"– ({lift.reason})"
+    return f"{lift.lift:+.2%} [{lift.ci_low:+.2%}, {lift.ci_high:+.2%}]"
 
 
 def _matrix(columns: dict[str, ColumnArray], names: tuple[str, ...]) -> npt.NDArray[np.float32]:

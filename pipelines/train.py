@@ -6,7 +6,13 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from pipelines.arguments import add_config, non_negative, print_config, require_output
+from pipelines.arguments import (
+    add_config,
+    local_date,
+    non_negative,
+    print_config,
+    require_output_folder,
+)
 from pipelines.console import Console, ProgressLine
 from ranker.atomic import MANIFEST, OutputError, write_json, write_text
 from ranker.config import ConfigError, dump_yaml, load_config
@@ -39,6 +45,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.seed is not None:
         overrides.append(f"seed={arguments.seed}")
     config = load_config(TrainConfig, arguments.config, overrides)
+    dates = {"first_window": config.first_window, "before_window": config.before_window}
+    config = config.model_copy(update={key: window_date(key, d) for key, d in dates.items()})
     if start_from is not None and arguments.config is None:
         if overrides_model(overrides):
             raise ConfigError("--continue takes model and seed from the bundle; leave out --set")
@@ -47,7 +55,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.print_config:
         return print_config(config, console)
     store = EncodedStore(arguments.data)
-    output = prepare_run_folder(require_output(arguments), resume=arguments.resume)
+    output = prepare_run_folder(require_output_folder(arguments), resume=arguments.resume)
     # a wrong --resume must not touch the run's own config
     if not arguments.resume or not (output / "config.yaml").exists():
         write_text(output / "config.yaml", dump_yaml(config))
@@ -77,6 +85,18 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def window_date(key: str, date: str) -> str:
+    """A date of the config as windows are labelled: 2022-5-5 would choose other windows.
+
+    Raises:
+        ConfigError: it is not a date.
+    """
+    try:
+        return local_date(date) if date else ""
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"key {key!r}: {error}") from None
+
+
 def overrides_model(overrides: list[str]) -> bool:
     """True if an override touches what a continued bundle fixes."""
     return any(o.startswith(("model.", "model=", "seed=")) for o in overrides)
@@ -88,8 +108,6 @@ def prepare_run_folder(output: Path, *, resume: bool) -> Path:
     Raises:
         OutputError: the folder holds something, and it is not to be resumed.
     """
-    if output.is_file():
-        raise OutputError(f"{output}: is a file; --output names a folder")
     earlier = [name for name in ("checkpoints", "bundle") if (output / name).exists()]
     if earlier and not resume:
         raise OutputError(

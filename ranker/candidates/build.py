@@ -36,6 +36,7 @@ class CovisitationConfig(Config):
     num_neighbours: int = Field(default=100, ge=1)
 
 
+Weight = Annotated[float, Field(ge=0)]
 Generator = Annotated[PopularityConfig | CovisitationConfig, Field(discriminator="kind")]
 
 
@@ -55,7 +56,7 @@ class CandidatesConfig(Config):
         default=(CovisitationConfig(), PopularityConfig()), min_length=1
     )
     impression_weight: float = Field(default=0.1, ge=0)
-    feedback_weights: dict[str, float] = Field(default_factory=dict)
+    feedback_weights: dict[str, Weight] = Field(default_factory=dict)
     exclude_watched: bool = True
 
 
@@ -65,7 +66,7 @@ def read_interactions(
     """The watched items of a state as weighted interactions.
 
     Raises:
-        ConfigError: a feedback weight for a task that the history does not keep.
+        ConfigError: a feedback weight for a task that the history does not keep, or all weights 0.
     """
     recent = history.recent
     feedback = schema.history.feedback
@@ -73,6 +74,11 @@ def read_interactions(
         if task not in feedback:
             raise ConfigError(f"feedback_weights: {task!r} is not one of {list(feedback)}")
     weights = config.feedback_weights or dict.fromkeys(feedback, 1.0)
+    if config.impression_weight == 0 and not any(weights.values()):
+        raise ConfigError(
+            "impression_weight and feedback_weights: all are 0, so nothing could be proposed; "
+            f"give at least one of {list(feedback)} a weight, or watched items themselves"
+        )
     weight = np.full(recent.num_rows, config.impression_weight, dtype=np.float64)
     for bit, task in enumerate(feedback):
         weight += weights.get(task, 0.0) * (((recent.feedback - 1) >> bit) & 1)

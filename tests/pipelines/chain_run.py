@@ -28,6 +28,7 @@ class Ran:
     @property
     def json(self) -> dict[str, Any]:
         """The one object on stdout."""
+        assert self.out, self.err
         found = json.loads(self.out)
         assert isinstance(found, dict)
         assert self.out.count("\n") == 1, "one object and nothing else"

@@ -161,6 +161,31 @@ def test_numbers_must_make_sense(number: str, chain: Chain) -> None:
     refused(ran, 2, "key 'seed': Input should be greater than or equal to 0")
 
 
+@pytest.mark.parametrize("key", ["first_window", "before_window"])
+@pytest.mark.parametrize("text", ["soon", "2024-3-14"])
+def test_training_windows_must_be_dates(key: str, text: str, chain: Chain, tmp_path: Path) -> None:
+    """As texts, 2024-03-17 < 2024-3-14: the bundle would be trained on the test windows."""
+    words = [*chain.commands["train"][:4], "--set", f"{key}={text}", "--output", tmp_path / "run"]
+    refused(run_ranker("train", *words), 2, f"key {key!r}: {text!r} is not a local date like")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("feedback_weights.like=-2", "key 'feedback_weights.like': Input should be greater than"),
+        ("feedback_weights.likes=2", "'likes' is not one of ['click', 'like']"),
+        ("generators=[{kind: popularity}, {kind: popularity}]", "is configured twice"),
+        ("generators=[{kind: magic}]", "key 'generators.0'"),
+    ],
+)
+def test_bad_candidate_configs(override: str, message: str, chain: Chain, tmp_path: Path) -> None:
+    words = [*chain.commands["candidates"][:-1], tmp_path / "c.parquet", "--set", override]
+    refused(run_ranker("candidates", *words), 2, message)
+    weightless = ["--set", "impression_weight=0", "--set", "feedback_weights.click=0"]
+    refused(run_ranker("candidates", *words[:-2], *weightless), 2, "all are 0")
+
+
 # States
 
 
