@@ -60,11 +60,11 @@ def bundle_arm(
     table: CandidateColumns, bundle_folder: Path, weights: Path | None, *, name: str | None
 ) -> ArmScores:
     """An arm that ranks by a bundle, with its own score weights or those of a file."""
-    from ranker.bundle import check_same_features, load_bundle
-    from ranker.scoring.predict import predict_columns
+    from ranker.bundle import load_bundle
+    from ranker.scoring.predict import check_belongs, predict_columns
 
     bundle = load_bundle(bundle_folder)
-    check_same_features(bundle, table.source.schema, table.source.encoders, "the state")
+    check_belongs(bundle, table.source)
     score_weights = read_score_weights(bundle, weights)
     predictions = predict_columns(bundle, table.columns)
     default = f"{bundle_folder.parent.name}/{bundle_folder.name}"

@@ -321,8 +321,20 @@ def _experiment(simulation: Mapping[str, Any]) -> c.ExperimentSummary | None:
             "Semi-synthetic: users, requests and candidates are real, outcomes are drawn from a "
             "response model (gradient boosting) under an assumed examination curve."
         ),
-        notes=[*simulation["assumptions"], *simulation["notes"]],
+        notes=[*_expected_lifts(simulation), *simulation["assumptions"], *simulation["notes"]],
     )
+
+
+def _expected_lifts(simulation: Mapping[str, Any]) -> list[str]:
+    """The lifts without the luck of one split: both arms on all users, no outcome drawn."""
+    shown = [
+        f"{lift['metric']} {lift['lift']:+.2%} [{lift['ci_low']:+.2%}, {lift['ci_high']:+.2%}]"
+        for lift in simulation["expected_lifts"]
+        if lift["lift"] is not None
+    ]
+    if not shown:
+        return []
+    return [f"expected lifts, both arms on all users and nothing drawn: {'; '.join(shown)}"]
 
 
 def _verdicts(simulation: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 
 from ranker.bundle import ModelBundle, check_same_features
+from ranker.config import digest
 from ranker.data.features import ColumnArray, FeatureSource, encode_rows, standardise_columns
 from ranker.data.loader import make_batch
 from ranker.data.parquet import DataError
@@ -88,8 +89,22 @@ def predict_columns(
 
 def check_state(bundle: ModelBundle, source: FeatureSource, requests: pa.Table) -> None:
     """Raise `DataError` unless the state fits the bundle and is not newer than any request."""
-    check_same_features(bundle, source.schema, source.encoders, "the state")
+    check_belongs(bundle, source)
     check_not_newer(source, requests)
+
+
+def check_belongs(bundle: ModelBundle, source: FeatureSource) -> None:
+    """Raise `DataError` unless the state's ids mean to the bundle what they say."""
+    is_older = bundle.encoders.extends(source.encoders) and not source.encoders.extends(
+        bundle.encoders
+    )
+    if is_older and digest(bundle.schema) == digest(source.schema):
+        raise DataError(
+            f"the state (as of {source.history.as_of_ms} ms) is older than the bundle, which was "
+            f"trained on windows up to {bundle.data_window.last} and knows ids that the state "
+            "lacks; use a state from the end of that window or later"
+        )
+    check_same_features(bundle, source.schema, source.encoders, "the state")
 
 
 def check_not_newer(source: FeatureSource, requests: pa.Table) -> None:

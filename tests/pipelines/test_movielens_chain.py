@@ -13,10 +13,10 @@ from sklearn.metrics import root_mean_squared_error
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("RANKER_DATA", "")) / "movielens_latest_small"
-TEST_START = "2016-01-25"  # windows of 31 days begin here, counted from 1970-01-01
-MIDDLE = "2016-02-09"
+TEST_START = "2016-02-02"  # windows of 31 days begin here, counted from 1970-01-01
+MIDDLE = "2016-02-20"
 CONFIG = """\
-before_window: "2016-01-25"
+before_window: "2016-02-02"
 threads: 1
 accelerator: cpu
 model:

@@ -203,7 +203,7 @@ def test_a_state_newer_than_the_request(chain: Chain, tmp_path: Path) -> None:
 def other_data(
     chain: Chain, synthetic_schema: Schema, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The log without its first days (``late``), and with a schema that keeps less (``short``)."""
+    """The log without its first days (``late``), with a schema that keeps less (``short``), and again."""
     folder = tmp_path_factory.mktemp("other")
     history = synthetic_schema.history.model_copy(update={"kept": 17})
     shorter = synthetic_schema.model_copy(update={"history": history})
@@ -213,10 +213,11 @@ def other_data(
     for name, path, schema in (
         ("late", folder / "log.parquet", chain.schema),
         ("short", chain.raw.log, folder / "schema.yaml"),
+        ("twice", chain.raw.log, chain.schema),
     ):
         ran = run_ranker(
             *("prepare", "--schema", schema, "--log", path, "--users", chain.raw.users),
-            *("--items", chain.raw.items, "--set", f"snapshots=['{TEST_START}']"),
+            *("--items", chain.raw.items, "--set", f"snapshots=['2024-03-11', '{TEST_START}']"),
             *("--output", folder / name, "--quiet"),
         )
         assert ran.code == 0, ran.err
@@ -233,6 +234,13 @@ def test_a_state_of_other_data(chain: Chain, other_data: Path, tmp_path: Path) -
     refused(ran, 3, "its vocabularies don't continue the bundle's")
     ran = score(chain, tmp_path / "x", state=other_data / "short" / "snapshots" / TEST_START)
     refused(ran, 3, "was prepared with another schema")
+
+
+def test_a_state_older_than_the_bundle(chain: Chain, other_data: Path, tmp_path: Path) -> None:
+    early = other_data / "twice" / "snapshots" / "2024-03-11"
+    message = "is older than the bundle, which was trained on windows up to 2024-03-13"
+    refused(score(chain, tmp_path / "slates.parquet", state=early), 3, message)
+    refused(simulate(chain, tmp_path / "simulation", state=early), 3, message)
 
 
 def test_progressive_predictions_of_other_data(
