@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,3 +131,17 @@ class Chain:
             "report": [self.run, "--data", self.data, "--title", "the chain"],
             "verify": [self.bundle],
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """What `ranker demo` wrote and printed."""
+
+    folder: Path
+    out: str
+    err: str
+
+
+def demo_words(folder: Path) -> list[str]:
+    """The demo as a process of its own."""
+    return [sys.executable, "-m", "pipelines.cli", "demo", "--output", str(folder)]

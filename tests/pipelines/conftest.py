@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
-from chain_run import Chain, run_ranker
+from chain_run import Chain, Demo, demo_words, run_ranker
 
 from ranker.config import dump_yaml
 from ranker.data.synthetic import SyntheticLog
@@ -31,3 +32,14 @@ def chain(
         assert (ran.code, ran.err) == (0, ""), f"{name}: {ran}"
         chain.ran[name] = ran
     return chain
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """`ranker demo` in a process of its own; takes a minute or more."""
+    folder = tmp_path_factory.mktemp("demo") / "demo"
+    done = subprocess.run(
+        demo_words(folder), cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Demo(folder=folder, out=done.stdout, err=done.stderr)

@@ -203,7 +203,7 @@ def test_a_state_newer_than_the_request(chain: Chain, tmp_path: Path) -> None:
 def other_data(
     chain: Chain, synthetic_schema: Schema, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The log without its first days (``late``), with a schema that keeps less (``short``), and again."""
+    """The log without its first days, with a schema that keeps less, and the same once more."""
     folder = tmp_path_factory.mktemp("other")
     history = synthetic_schema.history.model_copy(update={"kept": 17})
     shorter = synthetic_schema.model_copy(update={"history": history})
