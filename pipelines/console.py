@@ -72,7 +72,7 @@ class ProgressLine:
         left_s = (total - done) / rate if rate > 0 else float("inf")
         text = (
             f"{self.what}{f' {detail}' if detail else ''}: {done:,}/{total:,} "
-            f"({rate:,.0f}/s, {_duration(left_s)} left)"
+            f"({rate:,.{0 if rate >= 10 else 1}f}/s, {_duration(left_s)} left)"
         )
         end = "\n" if finished or not terminal else "\r"
         print(text.ljust(79) if terminal else text, file=sys.stderr, end=end, flush=True)
