@@ -30,7 +30,11 @@ def fresh_folder(folder: Path) -> Path:
         # a manifest would not do: bundles and prepared data have one, and took longer to make
         if not (folder / STAGES).is_file():
             raise OutputError(f"{folder}: is not empty and no earlier run; choose another --output")
-        shutil.rmtree(folder)
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != STAGES:  # kept to the last: who is interrupted here can try again
+                path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / STAGES, {})
     return folder

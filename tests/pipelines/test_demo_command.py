@@ -72,26 +72,38 @@ def test_the_demos_bundle_is_intact(demo: Demo) -> None:
 
 @pytest.mark.slow
 def test_a_second_demo_replaces_the_first(demo: Demo, tmp_path: Path) -> None:
-    """Interrupted once the first one's results are gone."""
+    """Interrupted after its first stage, when the first demo's results are gone."""
     folder = tmp_path / "demo"
     shutil.copytree(demo.folder, folder)
     process = subprocess.Popen(
         demo_words(folder), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    give_up = time.monotonic() + 120
-    while not (folder / "data").exists() or (folder / "metrics.json").exists():
-        assert time.monotonic() < give_up and process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=120)
+    try:
+        give_up = time.monotonic() + 120
+        while list(_wall_s(folder)) != ["validate"]:
+            assert time.monotonic() < give_up
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert (process.returncode, out) == (130, "")
     assert errors.splitlines()[-1].startswith("ranker: interrupted; to go on: ranker demo --output")
-    assert not {"bundle", "report.html", "slates.parquet"} & {p.name for p in folder.iterdir()}
+    assert [path.name for path in folder.iterdir()] == ["stages.json"]
+
+
+def _wall_s(folder: Path) -> dict[str, float]:
+    stages = json.loads((folder / "stages.json").read_text(encoding="utf-8"))
+    found: dict[str, float] = stages.get("wall_s", {})
+    return found
 
 
 def test_only_earlier_runs_are_replaced(tmp_path: Path) -> None:
     folder = fresh_folder(tmp_path / "new")
     (folder / "old-results").touch()
+    (folder / "data").mkdir()
+    (folder / "data" / "old").touch()
     assert [path.name for path in fresh_folder(folder).iterdir()] == ["stages.json"]
     bundle = tmp_path / "bundle"
     bundle.mkdir()
