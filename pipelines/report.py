@@ -122,7 +122,7 @@ def _headlines(
             if verdict in verdicts
         ]
         if "cannot tell" in verdicts:
-            parts.append(f"no telling on {', '.join(verdicts['cannot tell'])}")
+            parts.append(f"cannot tell on {', '.join(verdicts['cannot tell'])}")
         sentences.append(f"Against the {baseline}: {'; '.join(parts)}.")
     polarized = [t for t, e in metrics.get("experts", {}).items() if e["polarized"]]
     if polarized:
