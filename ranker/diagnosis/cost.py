@@ -21,7 +21,8 @@ class ParameterCount:
 
 def count_parameters(model: RankingModel) -> ParameterCount:
     """Count the trainable parameters of ``model``, the position tower among the dense ones."""
-    embedding = sum(parameter.numel() for parameter in model.embedder.tables.parameters())
+    table = model.embedder.table
+    embedding = 0 if table is None else table.weight.numel()
     total = sum(parameter.numel() for parameter in model.parameters())
     return ParameterCount(embedding=embedding, dense=total - embedding)
 

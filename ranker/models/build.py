@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from ranker.config import Config
 from ranker.data.encode import Scale
 from ranker.models.embedder import FEEDBACK as FEEDBACK_SEQUENCE
 from ranker.models.embedder import Embedder, InputLayout, InputNormalization
+from ranker.models.embedding_table import EmbeddingTable
 from ranker.models.heads import BinaryHead, Head, SquaredHead, SquaredLog1pHead
-from ranker.models.initial_rows import initial_rows
+from ranker.models.initial_rows import fill_initial_rows
 from ranker.models.layers import Activation, LayerStyle, Normalization
 from ranker.models.mmoe import GateInput, MMoE
 from ranker.models.position import PositionTower
@@ -72,6 +73,7 @@ class ModelConfig(Config):
         normalization: of hidden layers; ``input_normalization`` of the embedded columns.
         dropout: of hidden units.
         id_dropout: of categorical features, which become unknown.
+        admit_after: how often an id must have occurred before it gets an embedding of its own.
         exclude_features: declared or computed features that the model doesn't read.
         linear_part: add a linear function of the numeric features to every logit.
     """
@@ -87,6 +89,7 @@ class ModelConfig(Config):
     input_normalization: InputNormalization = "batch"
     dropout: Probability = 0.0
     id_dropout: Probability = 0.05
+    admit_after: int = Field(default=0, ge=0)
     exclude_features: tuple[str, ...] = ()
     linear_part: bool = True
 
@@ -114,7 +117,7 @@ def build_model(
     if missing:
         raise ValueError(f"model: no label scale for tasks {missing}; fit_scales gives them")
     inputs = input_layout(schema, exclude=config.exclude_features)
-    tables = _tables(inputs, schema, ids_by_vocabulary, seed=seed, width=config.embedding_width)
+    table = _embedding_table(config, inputs, schema, ids_by_vocabulary, seed=seed)
     style = LayerStyle(
         activation=config.activation, normalization=config.normalization, dropout=config.dropout
     )
@@ -123,7 +126,7 @@ def build_model(
         torch.manual_seed(seed)
         embedder = Embedder(
             inputs=inputs,
-            tables=tables,
+            table=table,
             id_dropout=config.id_dropout,
             normalization=config.input_normalization,
         )
@@ -169,7 +172,9 @@ def input_layout(schema: Schema, *, exclude: Iterable[str] = ()) -> InputLayout:
         candidate=tuple(name for name, v in of_item.items() if v in set(history.values())),
         numeric=tuple(feature.name for feature in numeric if not feature.nullable),
         nullable=tuple(feature.name for feature in numeric if feature.nullable),
-        num_outcomes=len(schema.history.feedback) if FEEDBACK_SEQUENCE in history else 0,
+        num_outcomes=(
+            len(schema.history.feedback) if schema.history and FEEDBACK_SEQUENCE in history else 0
+        ),
     )
 
 
@@ -201,25 +206,33 @@ def _vocabularies(schema: Schema, features: Sequence[FeatureSpec]) -> dict[str, 
     return {feature.name: schema.vocabulary_of(feature) for feature in features}
 
 
-def _tables(
+def _embedding_table(
+    config: ModelConfig,
     inputs: InputLayout,
     schema: Schema,
     ids_by_vocabulary: Mapping[str, Ids],
     *,
     seed: int,
-    width: int,
-) -> dict[str, Tensor]:
+) -> EmbeddingTable | None:
+    """A row for each id, and one for unknown ids, of every vocabulary in use."""
     used = {**inputs.categorical, **inputs.sequences, **inputs.history}
-    tables = {}
+    ids: dict[str, Ids] = {}
     for vocabulary in dict.fromkeys(used.values()):
-        ids: Ids
         if vocabulary == FEEDBACK and vocabulary not in schema.vocabularies:
-            ids = np.arange(1, schema.num_feedback_codes)
+            ids[vocabulary] = np.arange(1, schema.num_feedback_codes)
         else:
-            ids = _ids_of(vocabulary, ids_by_vocabulary)
-        rows = initial_rows(ids, seed=seed, vocabulary=vocabulary, width=width)
-        tables[vocabulary] = torch.cat([torch.zeros(1, width), rows])
-    return tables
+            ids[vocabulary] = _ids_of(vocabulary, ids_by_vocabulary)
+    if not ids:
+        return None
+    table = EmbeddingTable(
+        {vocabulary: len(known) + 1 for vocabulary, known in ids.items()},
+        width=config.embedding_width,
+        admit_after=config.admit_after,
+    )
+    for vocabulary, known in ids.items():
+        rows = table.rows(vocabulary)[1:]
+        fill_initial_rows(rows, known, seed=seed, vocabulary=vocabulary)
+    return table
 
 
 def _ids_of(vocabulary: str, ids_by_vocabulary: Mapping[str, Ids]) -> Ids:

@@ -14,7 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ranker.models.layers import BatchNorm, module_key
+from ranker.models.embedding_table import EmbeddingTable
+from ranker.models.layers import BatchNorm
 
 InputNormalization = Literal["none", "batch"]
 # An embedding column that hardly varied in training must not explode on the first row that differs
@@ -68,42 +69,42 @@ class Embedder(nn.Module):
     candidate features only the mean is left. Indices are trusted here.
 
     Attributes:
-        tables: the embeddings; row 0 is the unknown id and "no element".
+        table: all embeddings; None where no feature has any.
         out_width: ``D``.
         numeric_width: how many of its last columns are numbers, not embeddings.
     """
+
+    is_candidate: Tensor
 
     def __init__(
         self,
         *,
         inputs: InputLayout,
-        tables: Mapping[str, Tensor],
+        table: EmbeddingTable | None,
         id_dropout: float = 0.0,
         normalization: InputNormalization = "none",
     ) -> None:
-        """Start from ``tables``: vocabulary -> [rows, W], unknown row included.
+        """``table`` holds the vocabularies that ``inputs`` names, initialised.
 
         ``id_dropout`` is the probability, in training, that a categorical feature of a row becomes
         unknown: without it the unknown row would never learn. ``normalization`` is of the embedded
         columns alone; numbers come standardised.
 
         Raises:
-            ValueError: tables of several widths, or a vocabulary without a table.
+            ValueError: a vocabulary without rows.
         """
         super().__init__()
-        used = {**inputs.categorical, **inputs.sequences, **inputs.history}
-        vocabularies = tuple(dict.fromkeys(used.values()))
-        width = _check_tables(tables, vocabularies)
+        _check_vocabularies(inputs, table)
         self.inputs = inputs
         self.id_dropout = id_dropout
-        self.tables = nn.ModuleDict({module_key(v): _table(tables[v]) for v in vocabularies})
-        self._features_by_vocabulary = {
-            vocabulary: tuple(name for name, used_v in used.items() if used_v == vocabulary)
-            for vocabulary in vocabularies
-        }
+        self.table = table
+        width = 0 if table is None else table.width
         self._attends = bool(inputs.history and inputs.candidate)
         if self._attends:
             self.attention = TargetAttention(width)
+            is_candidate = [float(name in inputs.candidate) for name in inputs.categorical]
+            # [C], 1 where a categorical feature belongs to the candidate
+            self.register_buffer("is_candidate", torch.tensor(is_candidate), persistent=False)
         num_vectors = len(inputs.categorical) + len(inputs.sequences)
         num_vectors += bool(inputs.history) + self._attends
         self.normalize: nn.Module = nn.Identity()
@@ -121,93 +122,87 @@ class Embedder(nn.Module):
         often each outcome occurred among the user's last 1, 5 and L watched items.
         """
         parts = []
-        if self._features_by_vocabulary:
-            vectors = self._look_up(features)
-            embedded = [vectors[name].squeeze(1) for name in self.inputs.categorical]  # [B, W]
-            for name in self.inputs.sequences:
-                weights = _mean_weights(features[name] != 0, vectors[name].dtype)  # [B, L]
-                embedded.append(torch.bmm(weights[:, None], vectors[name]).squeeze(1))
-            if self.inputs.history:
-                embedded.append(self._pool_history(features, vectors))
-            parts.append(self.normalize(torch.cat(embedded, dim=1)))
+        if self.table is not None:
+            parts.append(self.normalize(self._embed(self.table, features)))
         names = (*self.inputs.nullable, *self.inputs.numeric)
         if names:
             numbers = torch.stack([features[name] for name in names], dim=1)
             null = numbers[:, : len(self.inputs.nullable)].isnan()
-            parts += [torch.where(numbers.isnan(), 0.0, numbers), null.to(numbers.dtype)]
+            if len(self.inputs.nullable):
+                numbers = torch.where(numbers.isnan(), 0.0, numbers)
+            parts += [numbers, null.to(numbers.dtype)]
         if self.inputs.num_outcomes:
             parts.append(_outcome_rates(features[FEEDBACK], self.inputs.num_outcomes))
         return torch.cat(parts, dim=1)  # [B, D]
 
-    def table(self, vocabulary: str) -> nn.Embedding:
-        """The embedding table of ``vocabulary``.
+    def observe(self, features: Mapping[str, Tensor]) -> None:
+        """Note the ids of a training batch, for their admission."""
+        if self.table is not None and self.table.admit_after and self.inputs.categorical:
+            indices, offsets = self._categorical(self.table, features)
+            self.table.count(indices, offsets)
 
-        Raises:
-            ValueError: no feature of the model uses that vocabulary.
-        """
-        if vocabulary not in self._features_by_vocabulary:
-            known = sorted(self._features_by_vocabulary)
-            raise ValueError(f"embedder: no vocabulary {vocabulary!r}; there are {known}")
-        table = self.tables[module_key(vocabulary)]
-        assert isinstance(table, nn.Embedding)
-        return table
+    def _categorical(
+        self, table: EmbeddingTable, features: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The categorical features as indices [B, C], and where their vocabularies begin [C]."""
+        vocabularies = self.inputs.categorical
+        indices = torch.stack([features[name] for name in vocabularies], dim=1)
+        offsets = [table.offsets[vocabulary] for vocabulary in vocabularies.values()]
+        return indices, torch.tensor(offsets, device=indices.device)
 
-    @property
-    def vocabulary_sizes(self) -> dict[str, int]:
-        """Rows of each table, the unknown row included."""
-        return {v: self.table(v).num_embeddings for v in self._features_by_vocabulary}
-
-    def grow(self, vocabulary: str, new_rows: Tensor) -> None:
-        """Append ``new_rows`` [N, W] for ids seen since; the old rows keep their bits.
-
-        The table's parameter is a new object afterwards: optimizers have to be told.
-        """
-        old = self.table(vocabulary)
-        if new_rows.dim() != 2 or new_rows.shape[1] != old.embedding_dim:
-            raise ValueError(
-                f"embedder: new rows of {vocabulary!r} must be [N, {old.embedding_dim}], got "
-                f"{list(new_rows.shape)}"
-            )
-        self.tables[module_key(vocabulary)] = _table(
-            torch.cat([old.weight.detach(), new_rows.to(old.weight)])
-        )
-
-    def _look_up(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Feature -> [B, L, W] (L = 1 for categorical), with one lookup a vocabulary.
-
-        One lookup means one sparse gradient a table, and a split, unlike slices, needs no
-        full-sized zeros in the backward pass.
-        """
-        indices = {name: features[name][:, None] for name in self.inputs.categorical}
-        if self.training and self.id_dropout > 0 and indices:
-            names = list(indices)
-            columns = torch.cat([indices[name] for name in names], dim=1)  # [B, categorical]
-            dropped = torch.rand(columns.shape, device=columns.device) < self.id_dropout
-            columns = columns.masked_fill(dropped, 0)
-            single = torch.split_with_sizes(columns, [1] * len(names), dim=1)  # [B, 1] each
-            indices = dict(zip(names, single, strict=True))
-        for name in (*self.inputs.sequences, *self.inputs.history):
-            indices[name] = features[name]
-        vectors: dict[str, Tensor] = {}
-        for vocabulary, names_of in self._features_by_vocabulary.items():
-            parts = [indices[name] for name in names_of]
-            found = self.table(vocabulary)(torch.cat(parts, dim=1))  # [B, sum of L, W]
-            lengths = [part.shape[1] for part in parts]
-            split = torch.split_with_sizes(found, lengths, dim=1)
-            vectors.update(zip(names_of, split, strict=True))
-        return vectors
+    def _embed(self, table: EmbeddingTable, features: Mapping[str, Tensor]) -> Tensor:
+        """All embedded columns, with one lookup."""
+        indices, offsets, lengths = [], [], []
+        if self.inputs.categorical:
+            columns, starts = self._categorical(table, features)  # [B, C]
+            if self.training and self.id_dropout > 0:
+                dropped = torch.rand(columns.shape, device=columns.device) < self.id_dropout
+                columns = columns.masked_fill(dropped, 0)
+            indices.append(columns)
+            offsets.append(starts)
+            lengths.append(len(starts))
+        sequences = {**self.inputs.sequences, **self.inputs.history}
+        for name, vocabulary in sequences.items():
+            sequence = features[name]
+            indices.append(sequence)  # [B, L]
+            length = sequence.shape[1]
+            start = table.offsets[vocabulary]
+            offsets.append(torch.full((length,), start, device=sequence.device))
+            lengths.append(length)
+        found = table(torch.cat(indices, dim=1), torch.cat(offsets))  # [B, C + sum of L, W]
+        # a split, unlike slices, needs no full-sized zeros in the backward pass
+        split = list(torch.split_with_sizes(found, lengths, dim=1))
+        embedded = []
+        single = None
+        if self.inputs.categorical:
+            single = split.pop(0)  # [B, C, W]
+            embedded.append(single.flatten(1))
+        vectors = dict(zip(sequences, split, strict=True))
+        for name in self.inputs.sequences:
+            weights = _mean_weights(features[name] != 0, found.dtype)  # [B, L]
+            embedded.append(torch.bmm(weights[:, None], vectors[name]).squeeze(1))
+        if self.inputs.history:
+            embedded.append(self._pool_history(features, vectors, single))
+        return torch.cat(embedded, dim=1)
 
     def _pool_history(
-        self, features: Mapping[str, Tensor], vectors: Mapping[str, Tensor]
+        self,
+        features: Mapping[str, Tensor],
+        vectors: Mapping[str, Tensor],
+        single: Tensor | None,
     ) -> Tensor:
-        """The history as [B, W] (mean) or [B, 2 W] (mean, then attention)."""
+        """The history as [B, W] (mean) or [B, 2 W] (mean, then attention).
+
+        ``vectors`` are the sequences' [B, L, W], ``single`` the categorical features' [B, C, W].
+        """
         history = list(self.inputs.history)
         tokens = reduce(torch.add, [vectors[name] for name in history])  # [B, L, W]
         # a watched item may be unknown in one vocabulary, but not in all
         real = reduce(torch.bitwise_or, [features[name] for name in history]) != 0  # [B, L]
         weights = _mean_weights(real, tokens.dtype)[:, None]  # [B, 1, L]
         if self._attends:
-            query = reduce(torch.add, [vectors[n].squeeze(1) for n in self.inputs.candidate])
+            assert single is not None
+            query = (single * self.is_candidate[:, None]).sum(dim=1)  # [B, W]
             attended = self.attention(query, tokens, real)[:, None]
             weights = torch.cat([weights, attended], dim=1)  # [B, 2, L]
         return torch.bmm(weights, tokens).flatten(1)
@@ -271,16 +266,10 @@ def _mean_weights(real: Tensor, dtype: torch.dtype) -> Tensor:
     return mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def _table(rows: Tensor) -> nn.Embedding:
-    num_rows, width = rows.shape
-    return nn.Embedding(num_rows, width, sparse=True, _weight=rows.clone())
-
-
-def _check_tables(tables: Mapping[str, Tensor], vocabularies: tuple[str, ...]) -> int:
-    missing = [vocabulary for vocabulary in vocabularies if vocabulary not in tables]
-    if missing:
-        raise ValueError(f"embedder: no table for {missing}; got {sorted(tables)}")
-    widths = {tables[vocabulary].shape[1] for vocabulary in vocabularies}
-    if len(widths) > 1:
-        raise ValueError(f"embedder: all tables must have one width, got {sorted(widths)}")
-    return widths.pop() if widths else 0
+def _check_vocabularies(inputs: InputLayout, table: EmbeddingTable | None) -> None:
+    used = {*inputs.categorical.values(), *inputs.sequences.values(), *inputs.history.values()}
+    known = set() if table is None else set(table.sizes)
+    if used - known:
+        raise ValueError(
+            f"embedder: no rows for vocabularies {sorted(used - known)}; got {sorted(known)}"
+        )

@@ -24,14 +24,14 @@ _ROWS_PER_BLOCK = 65_536  # bounds the 64-bit temporaries of a large vocabulary
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def initial_rows(
+def fill_initial_rows(
+    rows: Tensor,
     ids: Sequence[int] | Sequence[str] | NDArray[np.generic],
     *,
     seed: int,
     vocabulary: str,
-    width: int,
-) -> Tensor:
-    """Embeddings [N, width] of N ids, uniform in ±`INITIAL_BOUND`.
+) -> None:
+    """Give ``rows`` [N, width] the initial embeddings of N ids, uniform in ±`INITIAL_BOUND`.
 
     Each id is hashed, mixed with a key of seed and vocabulary, and drives a SplitMix64 stream
     (Steele et al., OOPSLA 2014), one draw a column; all in 64-bit integers, hence the same bits
@@ -40,17 +40,16 @@ def initial_rows(
     Raises:
         ValueError: ids that are neither all integers nor all strings.
     """
-    hashes = _hash_ids(ids, vocabulary=vocabulary)  # [N]
+    width = rows.shape[1]
     digest = hashlib.sha256(f"{seed}\0{vocabulary}".encode()).digest()
     key = np.frombuffer(digest[:8], dtype="<u8").astype(np.uint64)
-    rows = np.empty((len(hashes), width), dtype=np.float32)
     counters = np.arange(1, width + 1, dtype=np.uint64) * _GOLDEN  # [width]
-    for start in range(0, len(hashes), _ROWS_PER_BLOCK):
+    for start in range(0, len(ids), _ROWS_PER_BLOCK):
         block = slice(start, start + _ROWS_PER_BLOCK)
-        states = _mix(hashes[block] ^ key)  # [block]
+        states = _mix(_hash_ids(ids[block], vocabulary=vocabulary) ^ key)  # [block]
         bits = _mix(states[:, None] + counters) >> np.uint64(40)  # [block, width], 24 bits each
-        rows[block] = ((bits + 0.5) * (2 * INITIAL_BOUND / 2**24)) - INITIAL_BOUND
-    return torch.from_numpy(rows)
+        values = ((bits + 0.5) * (2 * INITIAL_BOUND / 2**24)) - INITIAL_BOUND
+        rows[block] = torch.from_numpy(values.astype(np.float32))
 
 
 def _hash_ids(

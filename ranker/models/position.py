@@ -54,17 +54,5 @@ class PositionTower(nn.Module):
         """Logits [B, K] to score with: whatever the position, it is missing."""
         return self._logits(torch.zeros_like(device), device)
 
-    def grow(self, num_new_devices: int) -> None:
-        """Append devices, which start at the average behaviour of their positions.
-
-        The parameters ``devices`` and ``pairs`` are new objects: optimizers have to be told.
-        """
-        if num_new_devices < 0:
-            raise ValueError(f"position tower: expected new devices >= 0, got {num_new_devices}")
-        for name in ("devices", "pairs"):
-            old = self.get_parameter(name).detach()
-            new = old.new_zeros(num_new_devices, *old.shape[1:])
-            setattr(self, name, nn.Parameter(torch.cat([old, new])))
-
     def _logits(self, position: Tensor, device: Tensor) -> Tensor:
         return self.positions[position] + self.devices[device] + self.pairs[device, position]

@@ -36,7 +36,11 @@ from ranker.models.ranking_model import RankingModel
 from ranker.score_weights import default_score_weights
 from ranker.training.checkpoint import AtomicCheckpointIO, discard_newer, newest_intact
 from ranker.training.module import Cursor, RankingModule
-from ranker.training.optimizers import publish_average
+from ranker.training.optimizers import (
+    copy_table_rows,
+    grow_optimizer_tensors,
+    publish_average,
+)
 from ranker.training.settings import TrainConfig, TrainProgress
 from ranker.training.window_loop import CHECKPOINTS, METRICS, WindowLoop
 
@@ -178,6 +182,9 @@ def _build_module(
                 "must be the same"
             )
         _copy_weights(start_from.model, model)
+        optimizer = grow_optimizer_tensors(
+            start_from.optimizer, start_from.model, model, config.optimizer
+        )
         steps, rows = start_from.data_window.steps, start_from.data_window.rows
     module = RankingModule(
         model,
@@ -185,18 +192,21 @@ def _build_module(
         optimizer=config.optimizer,
         seed=config.seed,
         cursor=Cursor(window=first.label, pass_number=0, batch=0, steps=steps, rows=rows),
+        micro_batch_rows=config.micro_batch_rows,
     )
     if start_from is not None:
-        module.restore(start_from.optimizer)
+        module.restore(optimizer)
     return module
 
 
 def _copy_weights(old: RankingModel, new: RankingModel) -> None:
-    """Old values into a model whose tables may have more rows; new rows keep their initial ones."""
+    """Old values into a model whose vocabularies may have grown; new ids keep their rows."""
     state = new.state_dict()
     for name, values in old.state_dict().items():
         if state[name].shape == values.shape:
             state[name] = values
+        elif name.startswith("embedder.table."):
+            copy_table_rows(old, values, new, state[name])
         else:
             state[name][: values.shape[0]] = values
     new.load_state_dict(state)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ranker.data.loader import NumberedBatch, seed_of
+from ranker.data.batch import Batch
+from ranker.data.loader import NumberedBatch, seed_of, slice_batch
 from ranker.models.ranking_model import RankingModel
-from ranker.training.objective import task_losses, weighted_sum
+from ranker.training.objective import observed_rows, task_losses, weighted_sum
 from ranker.training.optimizers import (
     OptimizerConfig,
     averaged_weights,
@@ -54,7 +55,9 @@ class RankingModule(pl.LightningModule):
         optimizer: OptimizerConfig,
         seed: int,
         cursor: Cursor,
+        micro_batch_rows: int = 0,
     ) -> None:
+        """``micro_batch_rows`` are computed at a time, 0 for the whole batch (`TrainConfig`)."""
         super().__init__()
         self.automatic_optimization = False
         self.model = model
@@ -62,13 +65,14 @@ class RankingModule(pl.LightningModule):
         self._loss_weights = dict(loss_weights)
         self._optimizer_config = optimizer
         self._seed = seed
+        self._micro_batch_rows = micro_batch_rows
         self._restored: Mapping[str, Tensor] = {}
         self._loss_sum = torch.zeros(())
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Build the optimizers, with the state given to `restore` if any."""
         optimizers = build_optimizers(self.model, self._optimizer_config)
-        restore_optimizers(self.model, optimizers, self._restored, self._optimizer_config)
+        restore_optimizers(self.model, optimizers, self._restored)
         return optimizers
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -89,18 +93,13 @@ class RankingModule(pl.LightningModule):
             seed_of("step", self._seed, cursor.window, cursor.pass_number, cursor.batch)
         )
         batch = numbered.batch
-        logits = self.model.training_logits(batch)
-        heads = self.model.heads
-        for task, head in heads.items():
-            head.observe(logits[task].detach(), batch.labels[task])
-        loss = weighted_sum(task_losses(logits, batch.labels, heads), self._loss_weights)
         optimizers = self._optimizers()
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.manual_backward(loss)
+        loss = self._backward(batch)
         for optimizer in optimizers:
             optimizer.step()
-        self._loss_sum = self._loss_sum.to(loss.device) + loss.detach() * batch.num_rows
+        self._loss_sum = self._loss_sum.to(loss.device) + loss * batch.num_rows
         self.cursor = Cursor(
             window=cursor.window,
             pass_number=cursor.pass_number,
@@ -108,6 +107,29 @@ class RankingModule(pl.LightningModule):
             steps=cursor.steps + 1,
             rows=cursor.rows + batch.num_rows,
         )
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Add up the gradients of all micro-batches; returns the batch's loss."""
+        observed = observed_rows(batch.labels)
+        heads = self.model.heads
+        parts: list[Tensor] = []
+        logits: dict[str, list[Tensor]] = {task: [] for task in heads}
+        size = self._micro_batch_rows or batch.num_rows
+        for start in range(0, batch.num_rows, size):
+            part = batch
+            if size < batch.num_rows:
+                part = slice_batch(batch, start, start + size)
+            part_logits = self.model.training_logits(part)
+            losses = task_losses(part_logits, part.labels, heads, observed=observed)
+            loss = weighted_sum(losses, self._loss_weights)
+            self.manual_backward(loss)
+            parts.append(loss.detach())
+            for task, values in part_logits.items():
+                logits[task].append(values.detach())
+        for task, head in heads.items():
+            head.observe(torch.cat(logits[task]), batch.labels[task])
+        self.model.embedder.observe(batch.features)
+        return torch.stack(parts).sum()
 
     def transfer_batch_to_device(
         self, batch: NumberedBatch, device: torch.device, dataloader_idx: int

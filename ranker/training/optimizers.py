@@ -1,13 +1,14 @@
-"""Adam for the dense weights, Adagrad for the embeddings, and their state by parameter name.
+"""Adam for the dense weights, a sparse rule for the embeddings, and their state by parameter name.
 
-Embedding gradients are sparse: only the batch's rows are touched. Adagrad fits ids: a rare id's
-row keeps a large step, a frequent one's settles (Duchi et al., JMLR 2011).
+Only the batch's rows of the embedding table are touched. Adagrad fits ids: a rare id's row keeps a
+large step, a frequent one's settles (Duchi et al., JMLR 2011).
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, assert_never
 
 import torch
 from pydantic import Field
@@ -15,24 +16,68 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from ranker.config import Config
+from ranker.data.parquet import DataError
+from ranker.models.embedding_table import copy_rows
 from ranker.models.ranking_model import RankingModel
-from ranker.training.sparse_adagrad import SparseAdagrad
+from ranker.training.sparse_rows import (
+    STEP,
+    Adagrad,
+    LazyAdam,
+    RowRule,
+    RowwiseAdagrad,
+    SparseRows,
+)
 
 AVERAGE, OWN = "average", "own"
+TABLE = "embedder.table.weight"
+Positive = Annotated[float, Field(gt=0)]
+
+
+class RowwiseAdagradConfig(Config):
+    """See `ranker.training.sparse_rows.RowwiseAdagrad`."""
+
+    kind: Literal["rowwise_adagrad"] = "rowwise_adagrad"
+    rate: Positive = 0.05
+    initial_sum: Positive = 0.1
+
+
+class AdagradConfig(Config):
+    """See `ranker.training.sparse_rows.Adagrad`."""
+
+    kind: Literal["adagrad"] = "adagrad"
+    rate: Positive = 0.05
+    initial_sum: Positive = 0.1
+
+
+class LazyAdamConfig(Config):
+    """See `ranker.training.sparse_rows.LazyAdam`."""
+
+    kind: Literal["lazy_adam"] = "lazy_adam"
+    rate: Positive = 1e-3
+
+
+EmbeddingRule = Annotated[
+    RowwiseAdagradConfig | AdagradConfig | LazyAdamConfig, Field(discriminator="kind")
+]
 
 
 class OptimizerConfig(Config):
-    """Learning rates; ``weight_decay`` acts on dense weights (decoupled, AdamW).
+    """How weights learn.
 
-    ``average_decay`` averages the dense weights over the last 1 / (1 - decay) steps or so
-    (`AveragedAdamW`); 0 uses the last weights as they are.
+    Attributes:
+        dense_rate: Adam's rate for all but the embeddings.
+        weight_decay: of the dense weights (decoupled, AdamW).
+        average_decay: the dense weights are averaged over the last 1 / (1 - decay) steps or so
+            (`AveragedAdamW`); 0 uses the last weights as they are.
+        embedding: how the embeddings learn.
+        embedding_decay: pulls the rows looked up to 0 (`ranker.training.sparse_rows.SparseRows`).
     """
 
-    dense_rate: float = Field(default=1e-3, gt=0)
-    embedding_rate: float = Field(default=0.05, gt=0)
-    embedding_initial_sum: float = Field(default=0.1, gt=0)
+    dense_rate: Positive = 1e-3
     weight_decay: float = Field(default=0.0, ge=0)
     average_decay: float = Field(default=0.99, ge=0, lt=1)
+    embedding: EmbeddingRule = RowwiseAdagradConfig()
+    embedding_decay: float = Field(default=0.0, ge=0)
 
 
 class AveragedAdamW(AdamW):
@@ -45,7 +90,12 @@ class AveragedAdamW(AdamW):
     """
 
     def __init__(
-        self, params: Iterable[nn.Parameter], *, rate: float, weight_decay: float, decay: float
+        self,
+        params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+        *,
+        rate: float,
+        weight_decay: float,
+        decay: float,
     ) -> None:
         super().__init__(params, lr=rate, weight_decay=weight_decay)
         self._decay = decay
@@ -54,6 +104,7 @@ class AveragedAdamW(AdamW):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update the weights, then their average."""
         super().step(closure)
+        moved: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state.get(parameter)
@@ -64,21 +115,21 @@ class AveragedAdamW(AdamW):
                     continue
                 steps = float(state["step"])
                 decay = min(self._decay, (steps - 1) / steps)
-                state[AVERAGE].lerp_(parameter, 1 - decay)
+                averages, weights = moved.setdefault(decay, ([], []))
+                averages.append(state[AVERAGE])
+                weights.append(parameter)
+        for decay, (averages, weights) in moved.items():
+            torch._foreach_lerp_(averages, weights, 1 - decay)
 
 
 def build_optimizers(model: RankingModel, config: OptimizerConfig) -> list[Optimizer]:
     """Dense first, then embeddings (left out when the model has none)."""
-    dense, embeddings = _split(model)
-    optimizers: list[Optimizer] = [_dense_optimizer(dense.values(), config)]
-    if embeddings:
-        optimizers.append(
-            SparseAdagrad(
-                embeddings.values(),
-                rate=config.embedding_rate,
-                initial_sum=config.embedding_initial_sum,
-            )
-        )
+    table = model.embedder.table
+    weight = None if table is None else table.weight
+    optimizers: list[Optimizer] = [_dense_optimizer(_dense_groups(model), config)]
+    if weight is not None:
+        rule = _row_rule(config.embedding)
+        optimizers.append(SparseRows(weight, rule, decay=config.embedding_decay))
     return optimizers
 
 
@@ -93,26 +144,64 @@ def optimizer_tensors(model: RankingModel, optimizers: list[Optimizer]) -> dict[
 
 
 def restore_optimizers(
-    model: RankingModel,
-    optimizers: list[Optimizer],
-    tensors: Mapping[str, Tensor],
-    config: OptimizerConfig,
+    model: RankingModel, optimizers: list[Optimizer], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` took; rows that tables have grown by start afresh."""
+    """Put back what `optimizer_tensors` took."""
     for name, parameter in model.named_parameters():
+        state = {
+            key.rpartition("/")[2]: value.clone()
+            for key, value in tensors.items()
+            if key.rpartition("/")[0] == name
+        }
         for optimizer in optimizers:
-            if not any(parameter is p for group in optimizer.param_groups for p in group["params"]):
-                continue
-            state = {
-                key.rpartition("/")[2]: value.clone()
-                for key, value in tensors.items()
-                if key.rpartition("/")[0] == name
-            }
-            for key, value in state.items():
-                fill = config.embedding_initial_sum if key == "sum" else 0.0
-                state[key] = _padded(value, parameter, fill)
-            if state:
+            groups = optimizer.param_groups
+            if state and any(parameter is p for group in groups for p in group["params"]):
                 optimizer.state[parameter] = state
+
+
+def grow_optimizer_tensors(
+    tensors: Mapping[str, Tensor], old: RankingModel, new: RankingModel, config: OptimizerConfig
+) -> dict[str, Tensor]:
+    """State of ``old``'s optimizers for ``new``, whose vocabularies have grown.
+
+    New rows start with the state that they would have had from the beginning.
+
+    Raises:
+        DataError: the embeddings' state is of another rule than ``config``'s.
+    """
+    grown = dict(tensors)
+    old_parameters = dict(old.named_parameters())
+    initial = _row_rule(config.embedding).initial_state(torch.zeros(1, 1))
+    found = {key.rpartition("/")[2] for key in tensors if key.startswith(f"{TABLE}/")} - {STEP}
+    if found and found != set(initial):
+        raise DataError(
+            f"the bundle's embeddings were trained with another rule than {config.embedding.kind!r}"
+            " (optimizer.embedding.kind); to continue it they must be the same"
+        )
+    for name, parameter in new.named_parameters():
+        old_shape = old_parameters[name].shape
+        if old_shape == parameter.shape:
+            continue
+        of_table = name == TABLE
+        for key, value in tensors.items():
+            owner, _, state = key.rpartition("/")
+            if owner != name or value.shape[:1] != old_shape[:1]:
+                continue
+            fill = float(initial[state]) if of_table else 0.0
+            target = value.new_full((parameter.shape[0], *value.shape[1:]), fill)
+            if of_table:
+                copy_table_rows(old, value, new, target)
+            else:
+                target[: value.shape[0]] = value
+            grown[key] = target
+    return grown
+
+
+def copy_table_rows(old: RankingModel, values: Tensor, new: RankingModel, target: Tensor) -> None:
+    """Copy ``values`` [R, ...] by row of ``old``'s table to ``target``, by row of ``new``'s."""
+    assert old.embedder.table is not None
+    assert new.embedder.table is not None
+    copy_rows(values, old.embedder.table.sizes, target, new.embedder.table.sizes)
 
 
 @contextlib.contextmanager
@@ -146,7 +235,7 @@ def publish_average(model: RankingModel, tensors: Mapping[str, Tensor]) -> dict[
 
 
 def take_back_own(model: RankingModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `publish_average`, to train on; a table that has grown keeps its new rows."""
+    """Undo `publish_average`, to train on; a layer that has grown keeps its new rows."""
     taken = dict(tensors)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -156,29 +245,40 @@ def take_back_own(model: RankingModel, tensors: Mapping[str, Tensor]) -> dict[st
     return taken
 
 
-def _dense_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> Optimizer:
+def _dense_groups(model: RankingModel) -> list[dict[str, Any]]:
+    """Parameters for the fused kernel, and those it must not touch.
+
+    The fused kernel rounds a tensor's last elements otherwise than those that fill a vector
+    register. A layer that grows with its devices would then depend on when they were seen first.
+    """
+    grows = set() if model.position_tower is None else set(model.position_tower.parameters())
+    table = set() if model.embedder.table is None else {model.embedder.table.weight}
+    fixed = [parameter for parameter in model.parameters() if parameter not in grows | table]
+    groups: list[dict[str, Any]] = [{"params": fixed, "fused": True}]
+    if grows:
+        kept_in_order = [parameter for parameter in model.parameters() if parameter in grows]
+        groups.append({"params": kept_in_order, "fused": False})
+    return groups
+
+
+def _dense_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
     if config.average_decay == 0:
-        return AdamW(parameters, lr=config.dense_rate, weight_decay=config.weight_decay)
+        return AdamW(groups, lr=config.dense_rate, weight_decay=config.weight_decay)
     return AveragedAdamW(
-        parameters,
+        groups,
         rate=config.dense_rate,
         weight_decay=config.weight_decay,
         decay=config.average_decay,
     )
 
 
-def _padded(value: Tensor, parameter: nn.Parameter, fill: float) -> Tensor:
-    """State for rows that ``parameter`` has grown by."""
-    if value.dim() == 0 or value.shape[0] == parameter.shape[0]:
-        return value
-    new_rows = torch.full((parameter.shape[0] - value.shape[0], *parameter.shape[1:]), fill)
-    return torch.cat([value, new_rows.to(value.dtype)])
-
-
-def _split(model: RankingModel) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
-    tables = {id(parameter) for parameter in model.embedder.tables.parameters()}
-    dense: dict[str, nn.Parameter] = {}
-    embeddings: dict[str, nn.Parameter] = {}
-    for name, parameter in model.named_parameters():
-        (embeddings if id(parameter) in tables else dense)[name] = parameter
-    return dense, embeddings
+def _row_rule(config: EmbeddingRule) -> RowRule:
+    match config:
+        case RowwiseAdagradConfig():
+            return RowwiseAdagrad(rate=config.rate, initial_sum=config.initial_sum)
+        case AdagradConfig():
+            return Adagrad(rate=config.rate, initial_sum=config.initial_sum)
+        case LazyAdamConfig():
+            return LazyAdam(rate=config.rate)
+        case _:
+            assert_never(config)

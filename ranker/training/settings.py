@@ -19,6 +19,9 @@ class TrainConfig(Config):
     Attributes:
         first_window, before_window: train on windows with ``first <= label < before`` (local
             dates); left out, the data's ends.
+        micro_batch_rows: so many rows of a batch are computed at a time, for one step a batch; what
+            fits the processor's cache is faster. 0: the whole batch. Batch normalisation sees a
+            micro-batch.
         passes_per_window: how often a window is passed over before the next one's turn.
         shuffle_block_rows, shuffle_buffer_rows: see `ranker.data.loader.ShuffleSettings`.
         checkpoint_every_s: seconds between checkpoints; one more at each window's end.
@@ -29,6 +32,7 @@ class TrainConfig(Config):
     first_window: str = ""
     before_window: str = ""
     batch_rows: int = Field(default=512, ge=1)
+    micro_batch_rows: int = Field(default=0, ge=0)
     passes_per_window: int = Field(default=1, ge=1)
     shuffle_block_rows: int = Field(default=256, ge=1)
     shuffle_buffer_rows: int = Field(default=131_072, ge=1)

@@ -6,6 +6,7 @@ import torch
 from ranker.data.batch import Batch
 from ranker.diagnosis.cost import ParameterCount, count_parameters, multiplications_per_example
 from ranker.models.embedder import Embedder, InputLayout
+from ranker.models.embedding_table import EmbeddingTable
 from ranker.models.heads import BinaryHead
 from ranker.models.layers import LayerStyle
 from ranker.models.mmoe import MMoE
@@ -28,7 +29,7 @@ def model() -> RankingModel:
         nullable=(),
     )
     return RankingModel(
-        embedder=Embedder(inputs=inputs, tables={"item": torch.randn(9, 5)}),
+        embedder=Embedder(inputs=inputs, table=EmbeddingTable({"item": 9}, width=5)),
         bottom=MMoE(
             in_width=16,
             shared_widths=[7],

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ranker.models.embedder import Embedder, InputLayout, TargetAttention
+from ranker.models.embedding_table import EmbeddingTable, copy_rows
 
 WIDTH = 2
 INPUTS = InputLayout(
@@ -35,6 +36,14 @@ TABLES = {
 }
 
 
+def one_table(parts: dict[str, Tensor], *, admit_after: int = 0) -> EmbeddingTable:
+    sizes = {name: len(rows) for name, rows in parts.items()}
+    one = EmbeddingTable(sizes, width=WIDTH, admit_after=admit_after)
+    for name, rows in parts.items():
+        one.rows(name).copy_(rows)
+    return one
+
+
 def features() -> dict[str, Tensor]:
     return {
         "user": torch.tensor([3, 0, 1]),
@@ -50,7 +59,7 @@ def features() -> dict[str, Tensor]:
 
 
 def test_columns_are_what_they_should_be() -> None:
-    embedder = Embedder(inputs=INPUTS, tables=TABLES)
+    embedder = Embedder(inputs=INPUTS, table=one_table(TABLES))
     x = embedder(features())
     assert x.shape == (3, embedder.out_width) == (3, 2 * (3 + 1 + 2) + 1 + 2 * 2)
     user, item = TABLES["user"], TABLES["item"]
@@ -113,7 +122,7 @@ def test_attention_prefers_what_resembles_the_candidate() -> None:
 
 
 def test_empty_sequences_give_zeros_and_finite_gradients() -> None:
-    embedder = Embedder(inputs=INPUTS, tables=TABLES, normalization="batch")
+    embedder = Embedder(inputs=INPUTS, table=one_table(TABLES), normalization="batch")
     empty = features()
     for name in ("colors", "history_item", "history_feedback"):
         empty[name] = torch.zeros_like(empty[name])
@@ -121,7 +130,7 @@ def test_empty_sequences_give_zeros_and_finite_gradients() -> None:
     for name, parameter in embedder.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.to_dense().isfinite().all(), name
-    plain = Embedder(inputs=INPUTS, tables=TABLES)
+    plain = Embedder(inputs=INPUTS, table=one_table(TABLES))
     assert (plain(empty)[:, 6:12] == 0).all()
 
 
@@ -129,13 +138,13 @@ def test_what_the_padding_holds_does_not_matter() -> None:
     loud = {name: rows.clone() for name, rows in TABLES.items()}
     loud["color"][0] = 1e6
     loud["feedback"][0] = -1e6
-    x = Embedder(inputs=INPUTS, tables=TABLES)(features())
-    assert torch.equal(Embedder(inputs=INPUTS, tables=loud)(features()), x)
+    x = Embedder(inputs=INPUTS, table=one_table(TABLES))(features())
+    assert torch.equal(Embedder(inputs=INPUTS, table=one_table(loud))(features()), x)
 
 
 def test_history_without_candidate_is_only_averaged() -> None:
-    with_candidate = Embedder(inputs=INPUTS, tables=TABLES)
-    without = Embedder(inputs=replace(INPUTS, candidate=()), tables=TABLES)
+    with_candidate = Embedder(inputs=INPUTS, table=one_table(TABLES))
+    without = Embedder(inputs=replace(INPUTS, candidate=()), table=one_table(TABLES))
     assert without.out_width == with_candidate.out_width - WIDTH
     torch.testing.assert_close(without(features())[:, :10], with_candidate(features())[:, :10])
 
@@ -144,13 +153,13 @@ def test_numbers_alone_are_enough() -> None:
     numbers = InputLayout(
         categorical={}, sequences={}, history={}, candidate=(), numeric=("price",), nullable=()
     )
-    embedder = Embedder(inputs=numbers, tables={}, normalization="batch")
+    embedder = Embedder(inputs=numbers, table=None, normalization="batch")
     assert embedder(features()).tolist() == [[-1.5], [2.0], [0.0]]
 
 
 def test_id_dropout_hits_categorical_features_in_training_only() -> None:
     torch.manual_seed(0)
-    embedder = Embedder(inputs=INPUTS, tables=TABLES, id_dropout=0.3)
+    embedder = Embedder(inputs=INPUTS, table=one_table(TABLES), id_dropout=0.3)
     one = {name: column[:1].expand(2_000, *column.shape[1:]) for name, column in features().items()}
     x = embedder(one)
     dropped = torch.stack([(x[:, i : i + 2] == 0).all(dim=1) for i in (0, 2, 4)])  # [3, 2000]
@@ -165,53 +174,59 @@ def test_id_dropout_hits_categorical_features_in_training_only() -> None:
 
 def test_id_dropout_teaches_the_unknown_row() -> None:
     torch.manual_seed(0)
-    embedder = Embedder(inputs=INPUTS, tables=TABLES, id_dropout=0.9)
+    embedder = Embedder(inputs=INPUTS, table=one_table(TABLES), id_dropout=0.9)
     known = {name: column[:1].expand(50, *column.shape[1:]) for name, column in features().items()}
     embedder(known).sum().backward()
-    gradient = embedder.table("user").weight.grad
+    assert embedder.table is not None
+    gradient = embedder.table.weight.grad
     assert gradient is not None
     assert gradient.is_sparse
-    assert (gradient.to_dense()[0] != 0).all()
+    assert (gradient.to_dense()[embedder.table.offsets["user"]] != 0).all()
 
 
-def test_growing_keeps_the_old_bits() -> None:
-    embedder = Embedder(inputs=INPUTS, tables=TABLES, normalization="batch").eval()
-    before = embedder(features())
-    new_rows = torch.tensor([[7.0, -7.0], [8.0, -8.0], [9.0, -9.0]])
-    embedder.grow("item", new_rows)
-    assert torch.equal(embedder(features()), before)
-    assert embedder.vocabulary_sizes == {"user": 4, "item": 9, "color": 5, "feedback": 3}
-    assert torch.equal(embedder.table("item").weight[6:], new_rows)
-    embedder(features()).sum().backward()
-    gradient = embedder.table("item").weight.grad
-    assert gradient is not None
-    assert gradient.shape == (9, WIDTH)
+def test_growing_keeps_the_old_rows_and_the_new_ones() -> None:
+    old = {"user": 4, "item": 2, "color": 3}
+    new = {"user": 5, "item": 6, "color": 3}
+    source = torch.arange(9.0)[:, None] * torch.tensor([1.0, 10.0])
+    target = torch.full((14, 2), -1.0)
+    copy_rows(source, old, target, new)
+    assert target[:, 0].tolist() == [0, 1, 2, 3, -1, 4, 5, -1, -1, -1, -1, 6, 7, 8]
+    assert target[:, 1].tolist() == [0, 10, 20, 30, -1, 40, 50, -1, -1, -1, -1, 60, 70, 80]
 
 
-def test_growing_by_nothing_is_allowed() -> None:
-    embedder = Embedder(inputs=INPUTS, tables=TABLES)
-    embedder.grow("user", torch.empty(0, WIDTH))
-    assert embedder.vocabulary_sizes["user"] == 4
+def test_an_id_is_admitted_after_it_has_occurred_often_enough() -> None:
+    embedder = Embedder(inputs=INPUTS, table=one_table(TABLES, admit_after=3))
+    user, item = TABLES["user"], TABLES["item"]
+    x = embedder(features())
+    assert (x[:, :6] == 0).all()  # the unknown row
+    batch = {name: column[[0, 0]] for name, column in features().items()}
+    embedder.observe(batch)  # user 3, item 5, query item 2: twice each
+    assert (embedder(features())[:, :6] == 0).all()
+    embedder.observe(
+        features()
+    )  # once more; user 1, item 4 (as query item) and 1 for the first time
+    x = embedder(features())
+    assert torch.equal(x[:, 0:2], user[[3, 0, 0]])
+    assert torch.equal(x[:, 2:4], item[[5, 0, 0]])
+    assert torch.equal(x[:, 4:6], item[[2, 0, 0]])
+    # items of the history are admitted alike; feedback codes never occur as a feature
+    torch.testing.assert_close(x[0, 8:10], (item[2] + item[5]) / 3)
 
 
-def test_the_callers_tables_are_left_alone() -> None:
-    mine = {name: rows.clone() for name, rows in TABLES.items()}
-    embedder = Embedder(inputs=INPUTS, tables=mine)
-    with torch.no_grad():
-        embedder.table("user").weight.fill_(5.0)
-    assert torch.equal(mine["user"], TABLES["user"])
+def test_without_admission_nothing_is_counted() -> None:
+    embedder = Embedder(inputs=INPUTS, table=one_table(TABLES))
+    embedder.observe(features())
+    assert not any("occurrences" in name for name in embedder.state_dict())
 
 
 def test_errors_name_what_is_wrong() -> None:
-    with pytest.raises(ValueError, match=r"no table for \['color'\]"):
-        Embedder(inputs=INPUTS, tables={k: v for k, v in TABLES.items() if k != "color"})
-    with pytest.raises(ValueError, match=r"one width, got \[2, 3\]"):
-        Embedder(inputs=INPUTS, tables={**TABLES, "user": torch.zeros(4, 3)})
-    embedder = Embedder(inputs=INPUTS, tables=TABLES)
+    fewer = {name: rows for name, rows in TABLES.items() if name != "color"}
+    with pytest.raises(ValueError, match=r"no rows for vocabularies \['color'\]"):
+        Embedder(inputs=INPUTS, table=one_table(fewer))
+    with pytest.raises(ValueError, match=r"'user'\]; got \[\]"):
+        Embedder(inputs=INPUTS, table=None)
     with pytest.raises(ValueError, match="no vocabulary 'tag'"):
-        embedder.grow("tag", torch.zeros(1, WIDTH))
-    with pytest.raises(ValueError, match=r"'item' must be \[N, 2\], got \[1, 3\]"):
-        embedder.grow("item", torch.zeros(1, 3))
+        one_table(TABLES).rows("tag")
     with pytest.raises(ValueError, match="exclude fewer"):
         InputLayout(categorical={}, sequences={}, history={}, candidate=(), numeric=(), nullable=())
     with pytest.raises(ValueError, match=r"\['price'\] are not categorical"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ranker.models.initial_rows import INITIAL_BOUND, initial_rows
+from ranker.models.initial_rows import INITIAL_BOUND, fill_initial_rows
+
+
+def initial_rows(
+    ids: Sequence[int] | Sequence[str] | np.ndarray, *, seed: int, vocabulary: str, width: int
+) -> torch.Tensor:
+    rows = torch.full((len(ids), width), torch.nan)
+    fill_initial_rows(rows, ids, seed=seed, vocabulary=vocabulary)
+    return rows
+
 
 IDENTIFIERS = st.one_of(
     st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, min_size=1, max_size=9),

@@ -160,21 +160,6 @@ def test_training_without_positions_is_refused(
         model.training_logits(replace(make_batch(), position={}))
 
 
-@pytest.mark.parametrize("vocabulary", ["user", "item", "type", "color.name"])
-def test_growing_keeps_predictions_of_old_ids(
-    vocabulary: str, make_model: MakeModel, make_batch: MakeBatch
-) -> None:
-    model = make_model(ModelConfig(embedding_width=4)).eval()
-    batch = make_batch()
-    before = model.predict(batch)
-    model.embedder.grow(vocabulary, torch.randn(3, 4))
-    assert model.position_tower is not None
-    model.position_tower.grow(2)
-    after = model.predict(batch)
-    for task in TASKS:
-        assert torch.equal(after[task], before[task])
-
-
 def test_gate_weights_by_task(make_model: MakeModel, make_batch: MakeBatch) -> None:
     model = make_model(ModelConfig(bottom=BOTTOMS[1])).eval()
     weights = model.gate_weights(make_batch())

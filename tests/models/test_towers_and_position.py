@@ -85,17 +85,6 @@ def test_missing_position_keeps_the_device() -> None:
     assert not torch.equal(tower.missing(device)[0], tower.missing(device)[1])
 
 
-def test_growing_devices_keeps_the_old_bits() -> None:
-    tower = random_tower()
-    position, device = torch.randint(0, 7, (7,)), torch.randint(0, 3, (7,))
-    before = tower(position, device)
-    tower.grow(4)
-    assert torch.equal(tower(position, device), before)
-    new = torch.full((7,), DEVICES + 4)
-    torch.testing.assert_close(tower(position, new), tower.positions[position])
-    assert {name for name, _ in tower.named_parameters()} == {"positions", "devices", "pairs"}
-
-
 def test_the_tower_learns_the_position_effect_and_its_average_for_missing() -> None:
     """Click rates .6 and .2 at two positions: logits .405 and -1.386; missing sees the mean, .4."""
     tower = PositionTower(num_positions=2, num_devices=0, tasks=("click",), dropout=0.1)
@@ -118,5 +107,3 @@ def test_the_tower_learns_the_position_effect_and_its_average_for_missing() -> N
 def test_impossible_position_towers_are_refused() -> None:
     with pytest.raises(ValueError, match="dropout must be in"):
         PositionTower(num_positions=2, num_devices=0, tasks=TASKS, dropout=1.0)
-    with pytest.raises(ValueError, match="new devices >= 0, got -1"):
-        random_tower().grow(-1)

@@ -14,12 +14,14 @@ import torch
 from ranker.bundle import load_bundle, verify
 from ranker.config import load_config
 from ranker.data.loader import read_in_order
+from ranker.data.parquet import DataError
 from ranker.data.prepare import Inputs, PrepareSettings, prepare
 from ranker.data.store import EncodedStore
 from ranker.data.synthetic import START_S, SyntheticLog
-from ranker.models.build import SharedBottomConfig
+from ranker.models.build import NoPositionTowerConfig, SharedBottomConfig
 from ranker.models.embedder import Embedder
 from ranker.schema import HistorySpec, Schema
+from ranker.training.optimizers import AdagradConfig, LazyAdamConfig
 from ranker.training.settings import TrainConfig
 
 TrainInto = Callable[..., dict[str, str]]
@@ -212,3 +214,86 @@ def test_shipped_configs_load() -> None:
         pytest.skip("no training configs are shipped yet")
     for path in paths:
         assert isinstance(load_config(TrainConfig, path), TrainConfig)
+
+
+def test_micro_batches_change_only_the_rounding(
+    tmp_path: Path, store: EncodedStore, three_days: TrainConfig, train_into: TrainInto
+) -> None:
+    """Without batch norm and dropout; 19 does not divide 64, nor do surveys spread evenly."""
+    model = three_days.model.model_copy(
+        update={
+            "normalization": "none",
+            "input_normalization": "none",
+            "dropout": 0.0,
+            "id_dropout": 0.0,
+            "bottom": SharedBottomConfig(widths=(9, 7)),
+            "position_tower": NoPositionTowerConfig(),
+        }
+    )
+    weights = []
+    for size in (0, 19, 1_000):
+        config = three_days.model_copy(update={"model": model, "micro_batch_rows": size})
+        train_into(tmp_path / str(size), store, config)
+        assert_usable(tmp_path / str(size), store)
+        weights.append(load_bundle(tmp_path / str(size) / "bundle").model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    for name, values in weights[0].items():
+        torch.testing.assert_close(weights[1][name], values, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_rare_ids_stay_unknown(
+    tmp_path: Path, store: EncodedStore, three_days: TrainConfig, train_into: TrainInto
+) -> None:
+    model = three_days.model.model_copy(update={"admit_after": 40})
+    train_into(tmp_path / "run", store, three_days.model_copy(update={"model": model}))
+    bundle = load_bundle(tmp_path / "run" / "bundle")
+    table = bundle.model.embedder.table
+    assert table is not None
+    assert table.occurrences is not None
+    stop = store.windows_between(None, "2024-03-07")[-1].stop
+    items = np.asarray(store.column("feature.item_id")[:stop])
+    counts = np.bincount(items, minlength=table.sizes["item"])
+    query = np.asarray(store.column("feature.query_item")[:stop])
+    counts += np.bincount(query, minlength=table.sizes["item"])[: len(counts)]
+    first = table.offsets["item"]
+    found = table.occurrences[first : first + table.sizes["item"]]
+    assert found.tolist() == counts.tolist()
+    rare = np.flatnonzero((counts > 0) & (counts < 40))
+    assert len(rare)
+    (batch,) = read_in_order(store, 0, 70, vocabulary_sizes={}, batch_rows=70)
+    as_rare, as_unknown = (
+        replace(batch, features={**batch.features, "item_id": torch.full((70,), index)})
+        for index in (int(rare[0]), 0)
+    )
+    with torch.no_grad():
+        for task, values in bundle.model.predict(as_rare).items():
+            assert torch.equal(values, bundle.model.predict(as_unknown)[task])
+    assert_usable(tmp_path / "run", store)
+
+
+def test_a_bundle_is_not_continued_with_another_rule(
+    tmp_path: Path, store: EncodedStore, three_days: TrainConfig, train_into: TrainInto
+) -> None:
+    train_into(tmp_path / "run", store, three_days)
+    bundle = load_bundle(tmp_path / "run" / "bundle")
+    optimizer = three_days.optimizer.model_copy(update={"embedding": LazyAdamConfig()})
+    config = three_days.model_copy(update={"optimizer": optimizer, "before_window": ""})
+    with pytest.raises(DataError, match="another rule than 'lazy_adam'"):
+        train_into(tmp_path / "next", store, config, start_from=bundle)
+
+
+@pytest.mark.parametrize("rule", [AdagradConfig(), LazyAdamConfig()], ids=lambda rule: rule.kind)
+def test_other_rules_continue_to_the_same_bytes(
+    rule: AdagradConfig | LazyAdamConfig,
+    tmp_path: Path,
+    store: EncodedStore,
+    three_days: TrainConfig,
+    train_into: TrainInto,
+) -> None:
+    optimizer = three_days.optimizer.model_copy(update={"embedding": rule})
+    config = three_days.model_copy(update={"optimizer": optimizer})
+    whole = train_into(tmp_path / "whole", store, config)
+    train_into(tmp_path / "two", store, config.model_copy(update={"before_window": "2024-03-06"}))
+    bundle = load_bundle(tmp_path / "two" / "bundle")
+    assert train_into(tmp_path / "one", store, config, start_from=bundle) == whole

@@ -66,7 +66,7 @@ def test_the_bundle_predicts_with_the_average_and_keeps_the_weights(
         assert not own
         return
     weights = bundle.model.state_dict()
-    dense = [n for n, _ in bundle.model.named_parameters() if ".tables." not in n]
+    dense = [n for n, _ in bundle.model.named_parameters() if ".table." not in n]
     assert {f"{name}/own" for name in dense} == own
     for name in dense:
         assert torch.equal(weights[name], bundle.optimizer[f"{name}/average"])
