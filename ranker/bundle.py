@@ -14,9 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ranker.atomic import MANIFEST, find_damage, folder_digests, replacing_folder, write_json
@@ -28,6 +25,7 @@ from ranker.models.build import ModelConfig, build_model
 from ranker.models.ranking_model import RankingModel
 from ranker.schema import Schema, load_schema
 from ranker.score_weights import ScoreWeights
+from ranker.tensor_file import read_tensors, write_tensors
 
 FORMAT = 1
 FILES = (
@@ -108,10 +106,7 @@ def save_bundle(folder: Path, bundle: ModelBundle, golden: Batch) -> None:
             "golden": _golden_tensors(bundle.model, golden),
         }
         for name, tensors in tensors_by_file.items():
-            # as bytes: safetensors' own file is readable by its owner alone, and its error on a
-            # full disk is no OSError
-            data = to_bytes(_contiguous(tensors))
-            (temporary / f"{name}.safetensors").write_bytes(data)
+            write_tensors(temporary / f"{name}.safetensors", tensors)
         write_json(
             temporary / MANIFEST,
             {
@@ -233,13 +228,9 @@ def verify(folder: Path) -> Verification:
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{path}: is no safetensors file: {error}") from None
-
-
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        return read_tensors(path)[0]
+    except (OSError, ValueError) as error:
+        raise DataError(str(error)) from None
 
 
 def _golden_tensors(model: RankingModel, batch: Batch) -> dict[str, Tensor]:

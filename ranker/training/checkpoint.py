@@ -2,30 +2,29 @@
 
 Lightning writes in the temporary folder and moves over the previous file; across file systems a
 full disk then destroys both. Here a checkpoint is a sibling temporary file, synced and renamed,
-with its sha256 beside it; the newest two are kept, and a damaged one is passed over.
+with its sha256 beside it; the newest two are kept, and a damaged one is passed over. It is a
+safetensors file, written without a copy of the weights in memory.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
+import json
 import logging
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from ranker.atomic import replacing_file, sha256_of, write_text
 from ranker.data.parquet import DataError
+from ranker.tensor_file import read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 KEPT = 2
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's plugin; loads only tensors and plain values (``weights_only=True``)."""
+    """Lightning's plugin; for what `RankingModule.on_save_checkpoint` keeps."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
@@ -33,12 +32,13 @@ class AtomicCheckpointIO(CheckpointIO):
         """Write ``path`` and ``path.sha256``, then delete all but the newest two."""
         del storage_options
         target = Path(path)
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        data = buffer.getvalue()
+        tensors = {f"weights/{name}": value for name, value in checkpoint["weights"].items()}
+        tensors |= {f"optimizer/{name}": value for name, value in checkpoint["optimizer"].items()}
+        tensors["loss_sum"] = checkpoint["loss_sum"]
+        metadata = {"cursor": json.dumps(checkpoint["cursor"])}
         with replacing_file(target) as temporary:
-            temporary.write_bytes(data)
-        write_text(_digest_path(target), hashlib.sha256(data).hexdigest())
+            digest = write_tensors(temporary, tensors, metadata=metadata)
+        write_text(_digest_path(target), digest)
         for old in list_checkpoints(target.parent)[:-KEPT]:
             self.remove_checkpoint(old)
 
@@ -51,18 +51,22 @@ class AtomicCheckpointIO(CheckpointIO):
         """Read a checkpoint.
 
         Raises:
-            DataError: it holds anything but tensors and plain values; nothing of it was executed.
+            DataError: it is none of ours; nothing in it was executed.
         """
-        del weights_only
+        del weights_only, map_location
         try:
-            loaded: dict[str, Any] = torch.load(
-                path, map_location=map_location or "cpu", weights_only=True
-            )
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            tensors, metadata = read_tensors(Path(path))
+            cursor = json.loads(metadata["cursor"])
+            loss_sum = tensors.pop("loss_sum")
+        except (ValueError, KeyError) as error:
             raise DataError(
                 f"{path}: is no checkpoint of ours, delete it and resume from an older one: {error}"
             ) from None
-        return loaded
+        checkpoint: dict[str, Any] = {"weights": {}, "optimizer": {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition("/")
+            checkpoint[part][rest] = value
+        return {**checkpoint, "loss_sum": loss_sum, "cursor": cursor}
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint and its digest."""

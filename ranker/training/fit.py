@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pytorch_lightning import Callback
+from pytorch_lightning.loggers import Logger
 
 from ranker.atomic import write_text
 from ranker.bundle import (
@@ -70,6 +72,8 @@ def train(
     start_from: ModelBundle | None = None,
     resume: bool = False,
     on_progress: Callable[[TrainProgress], None] = lambda _: None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
 ) -> TrainResult:
     """Train a bundle into ``run_folder``.
 
@@ -80,6 +84,8 @@ def train(
         start_from: continue this bundle with the windows after its last one.
         resume: go on from the newest intact checkpoint in ``run_folder``.
         on_progress: called after every step.
+        callbacks: Lightning's; one epoch is one pass over one window.
+        loggers: Lightning's; told the loss and the speed every ``config.log_every_steps``.
 
     Raises:
         DataError: no windows to train on, or a store that does not continue the bundle's.
@@ -98,6 +104,8 @@ def train(
         config=config,
         run_folder=run_folder,
         on_progress=on_progress,
+        callbacks=callbacks,
+        loggers=loggers,
     )
     started = time.perf_counter()
     rows_before = module.cursor.rows
@@ -219,7 +227,7 @@ def _run_key(
     start_from: ModelBundle | None,
 ) -> str:
     """What a checkpoint must share with the run that resumes it."""
-    free = {"loader_workers": 0, "checkpoint_every_s": 0.0}
+    free = {"loader_workers": 0, "checkpoint_every_s": 0.0, "log_every_steps": 1}
     parts = [
         digest(config.model_copy(update=free)),
         digest(store.schema),

@@ -45,6 +45,9 @@ class RankingModule(pl.LightningModule):
 
     Every random number of a step is a function of (seed, window, pass, batch): a run resumed at a
     cursor repeats nothing and draws what the uninterrupted run would have drawn.
+
+    Attributes:
+        last_loss: of the last batch, a scalar.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class RankingModule(pl.LightningModule):
         self._micro_batch_rows = micro_batch_rows
         self._restored: Mapping[str, Tensor] = {}
         self._loss_sum = torch.zeros(())
+        self.last_loss = torch.zeros(())
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Build the optimizers, with the state given to `restore` if any."""
@@ -99,6 +103,7 @@ class RankingModule(pl.LightningModule):
         loss = self._backward(batch)
         for optimizer in optimizers:
             optimizer.step()
+        self.last_loss = loss
         self._loss_sum = self._loss_sum.to(loss.device) + loss * batch.num_rows
         self.cursor = Cursor(
             window=cursor.window,

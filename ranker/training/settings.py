@@ -25,6 +25,7 @@ class TrainConfig(Config):
         passes_per_window: how often a window is passed over before the next one's turn.
         shuffle_block_rows, shuffle_buffer_rows: see `ranker.data.loader.ShuffleSettings`.
         checkpoint_every_s: seconds between checkpoints; one more at each window's end.
+        log_every_steps: how often Lightning's loggers, if there are any, are told the loss.
         threads: torch's threads; byte identity is promised for equal numbers.
     """
 
@@ -38,6 +39,7 @@ class TrainConfig(Config):
     shuffle_buffer_rows: int = Field(default=131_072, ge=1)
     loader_workers: int = Field(default=0, ge=0)
     checkpoint_every_s: float = Field(default=60.0, ge=0)
+    log_every_steps: int = Field(default=50, ge=1)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     threads: int = Field(default=2, ge=1)
     model: ModelConfig = ModelConfig()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -34,10 +35,12 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowLoop:
-    """What is trained on and where the run's files go.
+    """What is trained on, where the run's files go, and who is told.
 
-    ``known_before`` are the vocabularies' sizes before the first window; None if nothing has been
-    trained before it, so that there is no model to predict it with.
+    Attributes:
+        known_before: the vocabularies' sizes before the first window; None if nothing has been
+            trained before it, so that there is no model to predict it with.
+        callbacks, loggers: Lightning's; they see one epoch for each pass over a window.
     """
 
     store: EncodedStore
@@ -46,6 +49,8 @@ class WindowLoop:
     config: TrainConfig
     run_folder: Path
     on_progress: Callable[[TrainProgress], None]
+    callbacks: Sequence[pl.Callback] = ()
+    loggers: Sequence[Logger] = ()
 
     def run(self, module: RankingModule) -> Mapping[str, Tensor]:
         """Train from the module's cursor to the end; returns the optimizers' state.
@@ -61,7 +66,8 @@ class WindowLoop:
                 max_epochs=len(epochs),
                 accelerator=self.config.accelerator,
                 devices=1,
-                logger=False,
+                logger=list(self.loggers) or False,
+                log_every_n_steps=self.config.log_every_steps,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
@@ -69,7 +75,7 @@ class WindowLoop:
                 reload_dataloaders_every_n_epochs=1,
                 use_distributed_sampler=False,
                 plugins=[AtomicCheckpointIO()],
-                callbacks=[_Bookkeeping(self, epochs)],
+                callbacks=[*self.callbacks, _Bookkeeping(self, epochs)],
             )
             _fit(trainer, module, _WindowData(self, epochs))
         return module.optimizer_tensors()
@@ -212,10 +218,16 @@ class _Bookkeeping(pl.Callback):
         now = time.perf_counter()
         if now - self._last_checkpoint >= self._loop.config.checkpoint_every_s:
             self._save(trainer, pl_module)
-        rows = pl_module.cursor.rows - self._rows_at_start
+        cursor = pl_module.cursor
+        rows = cursor.rows - self._rows_at_start
+        if trainer.loggers and cursor.steps % self._loop.config.log_every_steps == 0:
+            rate = rows / max(now - self._started, 1e-9)
+            metrics = {"loss": float(pl_module.last_loss), "examples_per_s": rate}
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, step=cursor.steps)
         self._loop.on_progress(
             TrainProgress(
-                window=pl_module.cursor.window,
+                window=cursor.window,
                 rows_done=rows,
                 rows_total=self._rows_total,
                 seconds=now - self._started,
