@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from pytorch_lightning import Callback
 from pytorch_lightning.loggers import Logger
+from torch import Tensor
 
 from ranker.atomic import write_text
 from ranker.bundle import (
@@ -43,7 +44,8 @@ from ranker.training.optimizers import (
     grow_optimizer_tensors,
     publish_average,
 )
-from ranker.training.settings import TrainConfig, TrainProgress
+from ranker.training.ranks import Ranks, started_ranks
+from ranker.training.settings import TrainConfig, TrainProgress, uses_gpu
 from ranker.training.window_loop import CHECKPOINTS, METRICS, WindowLoop
 
 __all__ = ["TrainConfig", "TrainProgress", "TrainResult", "select_windows", "train"]
@@ -91,46 +93,51 @@ def train(
         DataError: no windows to train on, or a store that does not continue the bundle's.
     """
     torch.set_num_threads(config.threads)
-    windows = select_windows(store, config, start_from)
-    encoders = store.encoders.head(windows[-1].vocabulary_sizes)
-    if start_from is not None:
-        check_same_features(start_from, store.schema, encoders, str(store.folder))
-    module = _build_module(store, config, encoders, windows[0], start_from)
-    _start(module, run_folder, _run_key(store, config, windows, start_from), resume=resume)
-    loop = WindowLoop(
-        store=store,
-        windows=windows,
-        known_before=None if start_from is None else start_from.encoders.sizes,
-        config=config,
-        run_folder=run_folder,
-        on_progress=on_progress,
-        callbacks=callbacks,
-        loggers=loggers,
-    )
-    started = time.perf_counter()
-    rows_before = module.cursor.rows
-    optimizer = publish_average(module.model, loop.run(module))
+    run = _Run(store=store, config=config, start_from=start_from)
+    follower = _Follower(prepared=store.folder, config=config, start_from=start_from)
+    backend = "nccl" if uses_gpu(config) else "gloo"
+    rendezvous = run_folder / ".ranks"
+    run_folder.mkdir(parents=True, exist_ok=True)
+    with started_ranks(config.processes, follower, backend=backend, rendezvous=rendezvous) as ranks:
+        module = run.module(ranks)
+        run_key = _run_key(store, config, run.windows, start_from)
+        checkpoint = _newest_checkpoint(run_folder, run_key, resume=resume)
+        _load(module, ranks.shared(None if checkpoint is None else str(checkpoint)))
+        _clean(run_folder, checkpoint, run_key, last_step=module.cursor.steps)
+        loop = WindowLoop(
+            store=store,
+            windows=run.windows,
+            known_before=run.known_before,
+            config=config,
+            run_folder=run_folder,
+            on_progress=on_progress,
+            callbacks=callbacks,
+            loggers=loggers,
+        )
+        started = time.perf_counter()
+        rows_before = module.cursor.rows
+        optimizer = publish_average(module.model, loop.run(module))
     seconds = time.perf_counter() - started
     save_bundle(
         run_folder / "bundle",
         ModelBundle(
             model=module.model.eval(),
             schema=store.schema,
-            encoders=encoders,
+            encoders=run.encoders,
             config=BundleConfig(seed=config.seed, model=config.model),
             score_weights=default_score_weights(store.schema.tasks)
             if start_from is None
             else start_from.score_weights,
-            data_window=_data_window(windows, module.cursor, start_from),
+            data_window=_data_window(run.windows, module.cursor, start_from),
             optimizer=optimizer,
             weights_sha256="",
         ),
-        _golden_rows(store, windows[-1]),
+        _golden_rows(store, run.windows[-1]),
     )
     rows = module.cursor.rows - rows_before
     return TrainResult(
         bundle=run_folder / "bundle",
-        windows=tuple(window.label for window in windows),
+        windows=tuple(window.label for window in run.windows),
         rows_trained=rows,
         steps=module.cursor.steps,
         seconds=seconds,
@@ -173,38 +180,85 @@ def select_windows(
     return windows
 
 
-def _build_module(
-    store: EncodedStore,
-    config: TrainConfig,
-    encoders: Encoders,
-    first: Window,
-    start_from: ModelBundle | None,
-) -> RankingModule:
-    bundle_config = BundleConfig(seed=config.seed, model=config.model)
-    model = build_bundle_model(bundle_config, store.schema, encoders)
-    steps = rows = 0
-    if start_from is not None:
-        if start_from.config != bundle_config:
-            raise DataError(
-                "the config's model or seed differs from the bundle's; to continue a bundle they "
-                "must be the same"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What every rank knows of a run."""
+
+    store: EncodedStore
+    config: TrainConfig
+    start_from: ModelBundle | None
+    windows: tuple[Window, ...] = field(init=False)
+    encoders: Encoders = field(init=False)
+
+    def __post_init__(self) -> None:
+        windows = select_windows(self.store, self.config, self.start_from)
+        encoders = self.store.encoders.head(windows[-1].vocabulary_sizes)
+        if self.start_from is not None:
+            where = str(self.store.folder)
+            check_same_features(self.start_from, self.store.schema, encoders, where)
+        object.__setattr__(self, "windows", windows)
+        object.__setattr__(self, "encoders", encoders)
+
+    @property
+    def known_before(self) -> Mapping[str, int] | None:
+        """Sizes of the vocabularies before the first window; None if nothing was trained before."""
+        return None if self.start_from is None else self.start_from.encoders.sizes
+
+    def module(self, ranks: Ranks) -> RankingModule:
+        """The module at the run's beginning."""
+        config, start_from = self.config, self.start_from
+        bundle_config = BundleConfig(seed=config.seed, model=config.model)
+        model = build_bundle_model(bundle_config, self.store.schema, self.encoders)
+        steps = rows = 0
+        optimizer: Mapping[str, Tensor] = {}
+        if start_from is not None:
+            if start_from.config != bundle_config:
+                raise DataError(
+                    "the config's model or seed differs from the bundle's; to continue a bundle "
+                    "they must be the same"
+                )
+            _copy_weights(start_from.model, model)
+            optimizer = grow_optimizer_tensors(
+                start_from.optimizer, start_from.model, model, config.optimizer
             )
-        _copy_weights(start_from.model, model)
-        optimizer = grow_optimizer_tensors(
-            start_from.optimizer, start_from.model, model, config.optimizer
+            steps, rows = start_from.data_window.steps, start_from.data_window.rows
+        first = self.windows[0].label
+        module = RankingModule(
+            model,
+            loss_weights={task.name: task.loss_weight for task in self.store.schema.tasks},
+            optimizer=config.optimizer,
+            seed=config.seed,
+            cursor=Cursor(window=first, pass_number=0, batch=0, steps=steps, rows=rows),
+            micro_batch_rows=config.micro_batch_rows,
+            ranks=ranks,
         )
-        steps, rows = start_from.data_window.steps, start_from.data_window.rows
-    module = RankingModule(
-        model,
-        loss_weights={task.name: task.loss_weight for task in store.schema.tasks},
-        optimizer=config.optimizer,
-        seed=config.seed,
-        cursor=Cursor(window=first.label, pass_number=0, batch=0, steps=steps, rows=rows),
-        micro_batch_rows=config.micro_batch_rows,
-    )
-    if start_from is not None:
         module.restore(optimizer)
-    return module
+        return module
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Follower:
+    """What the ranks after 0 do: the same steps, but they write nothing and tell nobody."""
+
+    prepared: Path
+    config: TrainConfig
+    start_from: ModelBundle | None
+
+    def __call__(self, ranks: Ranks) -> None:
+        torch.set_num_threads(self.config.threads)
+        store = EncodedStore(self.prepared)
+        run = _Run(store=store, config=self.config, start_from=self.start_from)
+        module = run.module(ranks)
+        _load(module, ranks.shared(None))
+        loop = WindowLoop(
+            store=store,
+            windows=run.windows,
+            known_before=run.known_before,
+            config=self.config,
+            run_folder=self.prepared,
+            on_progress=lambda _: None,
+        )
+        loop.run(module)
 
 
 def _copy_weights(old: RankingModel, new: RankingModel) -> None:
@@ -238,8 +292,8 @@ def _run_key(
     return "|".join(parts)
 
 
-def _start(module: RankingModule, run_folder: Path, run_key: str, *, resume: bool) -> None:
-    """Go on from the newest intact checkpoint, or from the beginning without any old one."""
+def _newest_checkpoint(run_folder: Path, run_key: str, *, resume: bool) -> Path | None:
+    """Where to go on; None to start from the beginning."""
     folder = run_folder / CHECKPOINTS
     path = newest_intact(folder) if resume else None
     if path is not None:
@@ -249,14 +303,24 @@ def _start(module: RankingModule, run_folder: Path, run_key: str, *, resume: boo
                 f"{run_folder}: its checkpoints belong to another config or other data; give the "
                 "same ones, or another --output"
             )
-        module.load(AtomicCheckpointIO().load_checkpoint(path))
-        logger.info("resuming at window %s, batch %d", module.cursor.window, module.cursor.batch)
     elif resume:
         logger.warning("%s holds no intact checkpoint: starting from the beginning", run_folder)
+    return path
+
+
+def _load(module: RankingModule, checkpoint: str | None) -> None:
+    if checkpoint is not None:
+        module.load(AtomicCheckpointIO().load_checkpoint(checkpoint))
+        logger.info("resuming at window %s, batch %d", module.cursor.window, module.cursor.batch)
+
+
+def _clean(run_folder: Path, checkpoint: Path | None, run_key: str, *, last_step: int) -> None:
+    """Forget what came after ``checkpoint``: everything, if it is None."""
+    folder = run_folder / CHECKPOINTS
     folder.mkdir(parents=True, exist_ok=True)
-    discard_newer(folder, path)
+    discard_newer(folder, checkpoint)
     write_text(folder / RUN_KEY, run_key)
-    _trim_metrics(run_folder / METRICS, module.cursor.steps if path is not None else -1)
+    _trim_metrics(run_folder / METRICS, last_step if checkpoint is not None else -1)
 
 
 def _trim_metrics(path: Path, last_step: int) -> None:

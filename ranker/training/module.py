@@ -24,6 +24,7 @@ from ranker.training.optimizers import (
     restore_optimizers,
     take_back_own,
 )
+from ranker.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +60,12 @@ class RankingModule(pl.LightningModule):
         seed: int,
         cursor: Cursor,
         micro_batch_rows: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
-        """``micro_batch_rows`` are computed at a time, 0 for the whole batch (`TrainConfig`)."""
+        """``micro_batch_rows`` are computed at a time, 0 for the whole batch (`TrainConfig`).
+
+        Of several ``ranks`` each is given every whole batch and computes its part.
+        """
         super().__init__()
         self.automatic_optimization = False
         self.model = model
@@ -69,6 +74,7 @@ class RankingModule(pl.LightningModule):
         self._optimizer_config = optimizer
         self._seed = seed
         self._micro_batch_rows = micro_batch_rows
+        self.ranks = ranks
         self._restored: Mapping[str, Tensor] = {}
         self._loss_sum = torch.zeros(())
         self.last_loss = torch.zeros(())
@@ -93,9 +99,9 @@ class RankingModule(pl.LightningModule):
         del batch_idx
         cursor = self.cursor
         assert numbered.number == cursor.batch, "batches must come in the cursor's order"
-        torch.manual_seed(
-            seed_of("step", self._seed, cursor.window, cursor.pass_number, cursor.batch)
-        )
+        parts = (cursor.window, cursor.pass_number, cursor.batch)
+        rank = (self.ranks.rank,) if self.ranks.rank else ()
+        torch.manual_seed(seed_of("step", self._seed, *parts, *rank))
         batch = numbered.batch
         optimizers = self._optimizers()
         for optimizer in optimizers:
@@ -114,27 +120,27 @@ class RankingModule(pl.LightningModule):
         )
 
     def _backward(self, batch: Batch) -> Tensor:
-        """Add up the gradients of all micro-batches; returns the batch's loss."""
+        """Add up the gradients of all micro-batches and ranks; returns the batch's loss."""
         observed = observed_rows(batch.labels)
         heads = self.model.heads
-        parts: list[Tensor] = []
+        part = self.ranks.part(batch)
+        size = self._micro_batch_rows or max(1, part.num_rows)
+        total = torch.zeros((), device=self.device)
         logits: dict[str, list[Tensor]] = {task: [] for task in heads}
-        size = self._micro_batch_rows or batch.num_rows
-        for start in range(0, batch.num_rows, size):
-            part = batch
-            if size < batch.num_rows:
-                part = slice_batch(batch, start, start + size)
-            part_logits = self.model.training_logits(part)
-            losses = task_losses(part_logits, part.labels, heads, observed=observed)
+        for start in range(0, part.num_rows, size):
+            micro = part if size >= part.num_rows else slice_batch(part, start, start + size)
+            micro_logits = self.model.training_logits(micro)
+            losses = task_losses(micro_logits, micro.labels, heads, observed=observed)
             loss = weighted_sum(losses, self._loss_weights)
             self.manual_backward(loss)
-            parts.append(loss.detach())
-            for task, values in part_logits.items():
+            total = total + loss.detach()
+            for task, values in micro_logits.items():
                 logits[task].append(values.detach())
-        for task, head in heads.items():
-            head.observe(torch.cat(logits[task]), batch.labels[task])
+        if part.num_rows:
+            for task, head in heads.items():
+                head.observe(torch.cat(logits[task]), part.labels[task])
         self.model.embedder.observe(batch.features)
-        return torch.stack(parts).sum()
+        return self.ranks.exchange(self.model, total)
 
     def transfer_batch_to_device(
         self, batch: NumberedBatch, device: torch.device, dataloader_idx: int

@@ -6,6 +6,7 @@ import datetime
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from pydantic import Field, field_validator
 
 from ranker.config import Config
@@ -26,7 +27,9 @@ class TrainConfig(Config):
         shuffle_block_rows, shuffle_buffer_rows: see `ranker.data.loader.ShuffleSettings`.
         checkpoint_every_s: seconds between checkpoints; one more at each window's end.
         log_every_steps: how often Lightning's loggers, if there are any, are told the loss.
-        threads: torch's threads; byte identity is promised for equal numbers.
+        processes: so many share every batch (`ranker.training.ranks`), one a GPU where there are.
+        threads: torch's threads in each process; byte identity is promised for equal numbers of
+            processes and threads.
     """
 
     seed: int = 0
@@ -41,6 +44,7 @@ class TrainConfig(Config):
     checkpoint_every_s: float = Field(default=60.0, ge=0)
     log_every_steps: int = Field(default=50, ge=1)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    processes: int = Field(default=1, ge=1)
     threads: int = Field(default=2, ge=1)
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -62,3 +66,8 @@ class TrainProgress:
     rows_done: int
     rows_total: int
     seconds: float
+
+
+def uses_gpu(config: TrainConfig) -> bool:
+    """True if the run's tensors go to a GPU."""
+    return config.accelerator != "cpu" and torch.cuda.is_available()

@@ -27,7 +27,7 @@ from ranker.training.checkpoint import AtomicCheckpointIO, checkpoint_path
 from ranker.training.module import Cursor, RankingModule
 from ranker.training.progressive import predict_window
 from ranker.training.quiet import quiet_lightning
-from ranker.training.settings import TrainConfig, TrainProgress
+from ranker.training.settings import TrainConfig, TrainProgress, uses_gpu
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
@@ -65,7 +65,7 @@ class WindowLoop:
             trainer = pl.Trainer(
                 max_epochs=len(epochs),
                 accelerator=self.config.accelerator,
-                devices=1,
+                devices=[module.ranks.rank] if uses_gpu(self.config) else 1,
                 logger=list(self.loggers) or False,
                 log_every_n_steps=self.config.log_every_steps,
                 enable_checkpointing=False,
@@ -171,7 +171,10 @@ def _unchanged(batch: Any) -> Any:
 
 
 class _Bookkeeping(pl.Callback):
-    """Progressive validation before a window, checkpoints, progress and metrics.jsonl."""
+    """Progressive validation before a window, checkpoints, progress and metrics.jsonl.
+
+    Only rank 0 writes and tells.
+    """
 
     def __init__(self, loop: WindowLoop, epochs: Sequence[_Epoch]) -> None:
         self._loop, self._epochs = loop, epochs
@@ -190,7 +193,7 @@ class _Bookkeeping(pl.Callback):
         if self._rows_at_start < 0:
             self._rows_at_start = cursor.rows
         is_new = epoch.pass_number == 0 and epoch.first_batch == 0
-        if is_new and epoch.known_before is not None:
+        if pl_module.ranks.rank == 0 and is_new and epoch.known_before is not None:
             store, window = self._loop.store, epoch.window
             with pl_module.averaged():
                 table = predict_window(pl_module.model, store, window, epoch.known_before)
@@ -215,6 +218,8 @@ class _Bookkeeping(pl.Callback):
         """Report, and save a checkpoint when it is time."""
         del outputs, batch, batch_idx
         assert isinstance(pl_module, RankingModule)
+        if pl_module.ranks.rank:
+            return
         now = time.perf_counter()
         if now - self._last_checkpoint >= self._loop.config.checkpoint_every_s:
             self._save(trainer, pl_module)
@@ -237,6 +242,8 @@ class _Bookkeeping(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the mean loss, and save a checkpoint at the pass's end."""
         assert isinstance(pl_module, RankingModule)
+        if pl_module.ranks.rank:
+            return
         cursor = pl_module.cursor
         epoch = self._epochs[trainer.current_epoch]
         entry = {

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch.nn.functional import pad
 
 from ranker.bundle import load_bundle
 from ranker.data.loader import ShuffleSettings, WindowBatches, read_in_order
@@ -27,12 +28,18 @@ def row_keys(store: EncodedStore, start: int, stop: int) -> Counter[bytes]:
 
 def keys_of(batch: object) -> Counter[bytes]:
     columns = [
-        torch.nan_to_num(values.double(), nan=-1.0).reshape(len(values), -1)
+        torch.nan_to_num(_padded(values).double(), nan=-1.0)
         for group in (batch.features, batch.labels, batch.position)  # type: ignore[attr-defined]
         for _, values in sorted(group.items())
     ]
     table = torch.cat(columns, dim=1).numpy()
     return Counter(row.tobytes() for row in table)
+
+
+def _padded(values: torch.Tensor) -> torch.Tensor:
+    """Columns as [B, 1]; sequences, as long as a buffer's longest, with zeros in front."""
+    wide = values.reshape(len(values), -1)
+    return wide if values.dim() == 1 else pad(wide, (25 - wide.shape[1], 0))
 
 
 @pytest.mark.parametrize(("block_rows", "buffer_rows"), [(16, 160), (5, 40), (7, 10_000)])
