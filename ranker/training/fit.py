@@ -38,6 +38,7 @@ from ranker.data.store import EncodedStore, Window
 from ranker.models.ranking_model import RankingModel
 from ranker.score_weights import default_score_weights
 from ranker.training.checkpoint import AtomicCheckpointIO, discard_newer, newest_intact
+from ranker.training.gradients import StepSettings
 from ranker.training.module import Cursor, RankingModule
 from ranker.training.optimizers import (
     copy_table_rows,
@@ -229,7 +230,11 @@ class _Run:
             optimizer=config.optimizer,
             seed=config.seed,
             cursor=Cursor(window=first, pass_number=0, batch=0, steps=steps, rows=rows),
-            micro_batch_rows=config.micro_batch_rows,
+            step=StepSettings(
+                micro_batch_rows=config.micro_batch_rows,
+                precision=config.precision,
+                compile_model=config.compile_model,
+            ),
             ranks=ranks,
         )
         module.restore(optimizer)

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ranker.data.batch import Batch
-from ranker.data.loader import NumberedBatch, seed_of, slice_batch
+from ranker.data.loader import NumberedBatch, seed_of
 from ranker.models.ranking_model import RankingModel
-from ranker.training.objective import observed_rows, task_losses, weighted_sum
+from ranker.training.gradients import GradientPass, StepSettings
+from ranker.training.objective import observed_rows
 from ranker.training.optimizers import (
     OptimizerConfig,
     averaged_weights,
@@ -59,21 +60,19 @@ class RankingModule(pl.LightningModule):
         optimizer: OptimizerConfig,
         seed: int,
         cursor: Cursor,
-        micro_batch_rows: int = 0,
+        step: StepSettings = StepSettings(),
         ranks: Ranks = ALONE,
     ) -> None:
-        """``micro_batch_rows`` are computed at a time, 0 for the whole batch (`TrainConfig`).
-
-        Of several ``ranks`` each is given every whole batch and computes its part.
-        """
+        """Of several ``ranks`` each is given every whole batch and computes its part."""
         super().__init__()
         self.automatic_optimization = False
         self.model = model
         self.cursor = cursor
-        self._loss_weights = dict(loss_weights)
         self._optimizer_config = optimizer
         self._seed = seed
-        self._micro_batch_rows = micro_batch_rows
+        self._gradients = GradientPass(
+            model, loss_weights=loss_weights, settings=step, backward=self.manual_backward
+        )
         self.ranks = ranks
         self._restored: Mapping[str, Tensor] = {}
         self._loss_sum = torch.zeros(())
@@ -122,23 +121,11 @@ class RankingModule(pl.LightningModule):
     def _backward(self, batch: Batch) -> Tensor:
         """Add up the gradients of all micro-batches and ranks; returns the batch's loss."""
         observed = observed_rows(batch.labels)
-        heads = self.model.heads
         part = self.ranks.part(batch)
-        size = self._micro_batch_rows or max(1, part.num_rows)
-        total = torch.zeros((), device=self.device)
-        logits: dict[str, list[Tensor]] = {task: [] for task in heads}
-        for start in range(0, part.num_rows, size):
-            micro = part if size >= part.num_rows else slice_batch(part, start, start + size)
-            micro_logits = self.model.training_logits(micro)
-            losses = task_losses(micro_logits, micro.labels, heads, observed=observed)
-            loss = weighted_sum(losses, self._loss_weights)
-            self.manual_backward(loss)
-            total = total + loss.detach()
-            for task, values in micro_logits.items():
-                logits[task].append(values.detach())
+        total, logits = self._gradients.add(part, observed=observed)
         if part.num_rows:
-            for task, head in heads.items():
-                head.observe(torch.cat(logits[task]), part.labels[task])
+            for task, head in self.model.heads.items():
+                head.observe(logits[task], part.labels[task])
         self.model.embedder.observe(batch.features)
         return self.ranks.exchange(self.model, total)
 

@@ -104,7 +104,9 @@ class AveragedAdamW(AdamW):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update the weights, then their average."""
         super().step(closure)
-        moved: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
+        averages: list[Tensor] = []
+        weights: list[Tensor] = []
+        steps = 0.0
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state.get(parameter)
@@ -112,13 +114,12 @@ class AveragedAdamW(AdamW):
                     continue
                 if AVERAGE not in state:
                     state[AVERAGE] = parameter.detach().clone()
-                    continue
-                steps = float(state["step"])
-                decay = min(self._decay, (steps - 1) / steps)
-                averages, weights = moved.setdefault(decay, ([], []))
                 averages.append(state[AVERAGE])
                 weights.append(parameter)
-        for decay, (averages, weights) in moved.items():
+                # every step gives all weights a gradient; read once, as it may be on a GPU
+                steps = steps or float(state["step"])
+        if averages:
+            decay = min(self._decay, (steps - 1) / steps)
             torch._foreach_lerp_(averages, weights, 1 - decay)
 
 

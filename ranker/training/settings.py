@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from ranker.config import Config
 from ranker.models.build import ModelConfig
+from ranker.training.gradients import Precision
 from ranker.training.optimizers import OptimizerConfig
 
 
@@ -23,6 +24,11 @@ class TrainConfig(Config):
         micro_batch_rows: so many rows of a batch are computed at a time, for one step a batch; what
             fits the processor's cache is faster. 0: the whole batch. Batch normalisation sees a
             micro-batch.
+        precision: ``bf16`` computes the forward pass and its gradients in bfloat16 where torch's
+            autocast deems it safe; losses, weights and predictions stay float32.
+        compile_model: compile the layers above the embeddings (torch.compile) in the first step,
+            which then takes long; predictions are made without. `ranker doctor` measures whether
+            this, ``precision``, ``threads`` and ``micro_batch_rows`` pay on a machine.
         passes_per_window: how often a window is passed over before the next one's turn.
         shuffle_block_rows, shuffle_buffer_rows: see `ranker.data.loader.ShuffleSettings`.
         checkpoint_every_s: seconds between checkpoints; one more at each window's end.
@@ -32,11 +38,13 @@ class TrainConfig(Config):
             processes and threads.
     """
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     first_window: str = ""
     before_window: str = ""
     batch_rows: int = Field(default=512, ge=1)
     micro_batch_rows: int = Field(default=0, ge=0)
+    precision: Precision = "fp32"
+    compile_model: bool = False
     passes_per_window: int = Field(default=1, ge=1)
     shuffle_block_rows: int = Field(default=256, ge=1)
     shuffle_buffer_rows: int = Field(default=131_072, ge=1)

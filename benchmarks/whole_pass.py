@@ -1,0 +1,137 @@
+"""Whole passes over workload A: test AUC of every arm, and how soon a given AUC is reached."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from arms import OURS, ArmError, Run, RunPlan, has_peer, prepare, run_arm
+from auc import (
+    FloatArray,
+    TestRows,
+    bootstrap_auc,
+    interval_figure,
+    read_predictions,
+    read_test_rows,
+)
+from make_data import TRAIN_DAYS
+from record import Figure, median_figure, progress, ratio_figure
+
+BATCH = 4_096
+REFERENCE = "torch_rechub"
+BOOSTING = "lightgbm"
+BOOTSTRAP_SEED = 0
+
+
+def quality_figures(
+    data: Path, work: Path, *, arms: Sequence[str], seeds: Sequence[int]
+) -> tuple[dict[str, Figure], dict[str, object]]:
+    """Figures of the whole passes, and all that was measured."""
+    document = json.loads((data / "data.json").read_text())
+    tasks = [task["name"] for task in document["tasks"]]
+    rows = read_test_rows(data, tasks=tasks, test_from_ms=document["test_from_ms"])
+    # the plain loop has no quality of its own: it exists for its speed
+    judged = [arm for arm in arms if arm != "plain_loop"]
+    judged += [BOOSTING] if has_peer(BOOSTING) else []
+    runs, failures = _whole_passes(data, work, judged, seeds)
+    figures = {
+        f"best_possible_auc_{task}": Figure(value=document["bayes_auc_test"][task])
+        for task in tasks
+    }
+    figures |= auc_figures(runs, rows)
+    for arm, made in runs.items():
+        figures[f"whole_pass_{arm}_wall_s"] = median_figure([run.wall_s for run in made])
+        if arm != BOOSTING:
+            rates = [run.timing["examples_per_s"] for run in made]
+            figures[f"whole_pass_{arm}_examples_per_s"] = median_figure(rates)
+    details: dict[str, object] = {
+        "timings": {arm: [run.timing for run in made] for arm, made in runs.items()},
+        "failures": failures,
+    }
+    if REFERENCE in runs:
+        found, reached = time_to_auc(data, work, rows, runs[REFERENCE], seeds)
+        figures |= found
+        details["time_to_auc"] = reached
+    return figures, details
+
+
+def auc_figures(runs: Mapping[str, Sequence[Run]], rows: TestRows) -> dict[str, Figure]:
+    """AUC of every arm by task, mean over seeds, and `ranker`'s less each other arm's, paired."""
+    samples = {
+        arm: bootstrap_auc(
+            rows,
+            [read_predictions(run.predictions, rows) for run in made],
+            rng=np.random.default_rng(BOOTSTRAP_SEED),  # the same users for every arm
+        )
+        for arm, made in runs.items()
+    }
+    figures = {}
+    for task in rows.labels:
+        for arm, by_task in samples.items():
+            figures[f"auc_{task}_{arm}"] = interval_figure(by_task[task])
+            if arm != "ranker" and "ranker" in samples:
+                difference = samples["ranker"][task] - by_task[task]
+                figures[f"auc_{task}_ranker_minus_{arm}"] = interval_figure(difference)
+    return figures
+
+
+def time_to_auc(
+    data: Path, work: Path, rows: TestRows, reference: Sequence[Run], seeds: Sequence[int]
+) -> tuple[dict[str, Figure], list[dict[str, object]]]:
+    """Wall time from raw Parquet until `ranker` has the reference's one-pass AUC on both tasks.
+
+    For each seed `ranker` is trained on the last k train days, k = 1, 2, ..., until its test AUC is
+    not below the reference's on any task; its time is that of `prepare` (the whole log) and of that
+    one training, imports included. The reference's is from its start to its last step.
+    """
+    prepare_s = prepare(data)
+    ours, theirs, details = [], [], []
+    for seed, run in zip(seeds, reference, strict=True):
+        wanted = _aucs(run, rows)
+        for days in range(1, TRAIN_DAYS + 1):
+            progress(f"time to AUC, seed {seed}: ranker on {days} days")
+            plan = RunPlan(arm="ranker", data=data, batch=BATCH, seed=seed, train_days=days)
+            trial = run_arm(plan, work / f"days_{days}_{seed}")
+            got = _aucs(trial, rows)
+            if all(got[task] >= wanted[task] for task in wanted):
+                ours.append(prepare_s + trial.timing["saved_s"])
+                theirs.append(run.timing["trained_s"])
+                break
+        details.append({"seed": seed, "days": days, "wanted": wanted, "got": got})
+    if len(ours) < len(details):  # not reached within the train days for some seed
+        return {"time_to_auc_ranker_over_reference": Figure(value=None)}, details
+    return {
+        "time_to_auc_ranker_s": median_figure(ours),
+        f"time_to_auc_{REFERENCE}_s": median_figure(theirs),
+        "time_to_auc_ranker_over_reference": ratio_figure(ours, theirs),
+    }, details
+
+
+def _whole_passes(
+    data: Path, work: Path, arms: Sequence[str], seeds: Sequence[int]
+) -> tuple[dict[str, list[Run]], dict[str, str]]:
+    """Runs by arm, one a seed, and why an arm that failed has none."""
+    runs: dict[str, list[Run]] = {arm: [] for arm in arms}
+    failures: dict[str, str] = {}
+    for seed in seeds:
+        for arm in list(runs):
+            progress(f"whole pass, seed {seed}: {arm}")
+            plan = RunPlan(arm=arm, data=data, batch=BATCH, seed=seed)
+            try:
+                runs[arm].append(run_arm(plan, work / f"pass_{arm}_{seed}"))
+            except ArmError as error:
+                if arm in OURS:
+                    raise
+                failures[arm] = str(error)
+                del runs[arm]
+    return runs, failures
+
+
+def _aucs(run: Run, rows: TestRows) -> dict[str, float]:
+    from sklearn.metrics import roc_auc_score
+
+    predictions: Mapping[str, FloatArray] = read_predictions(run.predictions, rows)
+    return {
+        task: float(roc_auc_score(labels, predictions[task]))
+        for task, labels in rows.labels.items()
+    }
