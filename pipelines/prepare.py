@@ -15,8 +15,9 @@ from pipelines.arguments import (
     resolve,
 )
 from pipelines.console import Console
-from ranker.atomic import replacing_folder
-from ranker.data.prepare import Inputs, PrepareSettings, PrepareSummary, prepare
+from ranker.atomic import check_replaceable, replacing_folder
+from ranker.data.prepare import Inputs, PrepareSettings, PrepareSummary, prepare, read_summary
+from ranker.data.reuse import is_made_of, read_origin, write_origin
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_raw_inputs(parser)
     parser.add_argument("--state", type=Path, metavar="DIR", help="continue an earlier prepare")
     parser.add_argument("--output", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--force", action="store_true", help="prepare again though nothing has changed"
+    )
     add_config(parser)
 
 
@@ -41,9 +45,21 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         earlier_history=arguments.earlier_history,
         state=arguments.state,
     )
-    with replacing_folder(output) as folder:
-        summary = prepare(inputs, schema, settings, folder)
-    console.result(describe(summary, output), asdict(summary))
+    check_replaceable(output)
+    origin = read_origin(inputs, schema, settings)
+    reused = not arguments.force and is_made_of(output, origin)
+    if reused:
+        summary = read_summary(output)
+    else:
+        with replacing_folder(output) as folder:
+            summary = prepare(inputs, schema, settings, folder)
+            write_origin(folder, origin)
+    text = describe(summary, output)
+    if reused:
+        text += (
+            "\n  unchanged, reused: inputs, schema and settings are those it was made of (--force)"
+        )
+    console.result(text, asdict(summary) | {"reused": reused})
     return 0
 
 

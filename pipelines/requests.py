@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from ranker.data.parquet import DataError
-from ranker.data.prepare import local_midnight_ms, window_labels
 from ranker.data.problems import ProblemLog
 from ranker.data.tables import log_features, stream_log
+from ranker.data.windows import local_midnight_ms, window_labels
 from ranker.schema import MS_PER_UNIT, Schema
 
 

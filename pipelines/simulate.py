@@ -130,7 +130,7 @@ def simulate_arms(
 ) -> SimulationResult:
     """Run the experiment."""
     from pipelines.requests import request_codes
-    from ranker.data.prepare import local_midnight_ms
+    from ranker.data.windows import local_midnight_ms
     from ranker.experiment.outcomes import power_examination
     from ranker.experiment.policy import JudgedCandidates, ScoredArm
     from ranker.experiment.response import ResponseSettings
@@ -179,7 +179,7 @@ def logged_impressions(
     import numpy as np
 
     from ranker.data.parquet import DataError
-    from ranker.data.prepare import local_midnight_ms
+    from ranker.data.windows import local_midnight_ms
     from ranker.experiment.response import LoggedImpressions
 
     # by the clock: a long window may begin before the date and end after it

@@ -80,9 +80,13 @@ def read_yaml_mapping(path: Path) -> dict[str, YamlValue]:
 
 
 def dump_yaml(config: Config) -> str:
-    """Render a config as YAML in declaration order; ``load_config`` reads it back."""
-    values = config.model_dump(mode="json", exclude_none=True)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    """Render a config as YAML in declaration order; ``load_config`` reads it back.
+
+    Nulls are written: left out, they would come back as defaults.
+    """
+    return yaml.safe_dump(
+        config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100
+    )
 
 
 def digest(config: Config) -> str:

@@ -199,6 +199,7 @@ class Schema(Config):
         scale_rows: standardisers and label scales are fitted on the first windows that together
             hold so many rows, and frozen.
         max_positions: deeper positions share the last one's parameters.
+        history: None where nothing is computed from the past: the declared features are all.
     """
 
     name: str
@@ -213,7 +214,7 @@ class Schema(Config):
     scale_rows: int = Field(default=5_000, ge=1)
     features: tuple[FeatureSpec, ...]
     tasks: tuple[TaskSpec, ...] = Field(min_length=1)
-    history: HistorySpec = HistorySpec()
+    history: HistorySpec | None = HistorySpec()
     earlier_history: EarlierHistory | None = None
 
     @field_validator("time_zone")
@@ -229,7 +230,6 @@ class Schema(Config):
     def _check(self) -> Self:
         _require_unique("task", [task.name for task in self.tasks])
         binary = {task.name for task in self.tasks if task.kind == "binary"}
-        known = {task.name for task in self.tasks}
         for task in self.tasks:
             if task.conditional_on is not None and (
                 task.conditional_on not in binary or task.conditional_on == task.name
@@ -240,18 +240,11 @@ class Schema(Config):
                 )
             if task.conditional_on and self.task(task.conditional_on).conditional_on:
                 raise ValueError(f"task {task.name!r}: conditional_on can't be chained")
-        _require_known("history.feedback", self.history.feedback, binary)
-        _require_known("history.rates", self.history.rates, known)
-        if self.history.watched != EVERY_IMPRESSION:
-            _require_known("history.watched", [self.history.watched], binary)
-        item_keys = {f.name for f in self.features if f.kind == "categorical" and f.owner == "item"}
-        context_keys = {
-            f.name for f in self.features if f.kind == "categorical" and f.owner == "context"
-        }
-        _require_known("history.keys", self.history.keys, item_keys)
-        _require_known("history.contexts", self.history.contexts, context_keys)
+        if self.history is not None:
+            self._check_history(self.history)
+        elif self.earlier_history is not None:
+            raise ValueError("earlier_history seeds the history, which is null: leave one out")
         _require_unique("feature", [feature.name for feature in self.all_features])
-        self._check_vocabularies()
         labels = {task.label for task in self.tasks} | {self.log.watch_time}
         for feature in self.features:
             if feature.column in labels:
@@ -263,12 +256,21 @@ class Schema(Config):
                 raise ValueError(f"feature {feature.name!r}: query_item features are computed")
         return self
 
-    def _check_vocabularies(self) -> None:
+    def _check_history(self, history: HistorySpec) -> None:
+        binary = {task.name for task in self.tasks if task.kind == "binary"}
+        _require_known("history.feedback", history.feedback, binary)
+        _require_known("history.rates", history.rates, {task.name for task in self.tasks})
+        if history.watched != EVERY_IMPRESSION:
+            _require_known("history.watched", [history.watched], binary)
+        categorical = [f for f in self.features if f.kind == "categorical"]
+        items = {f.name for f in categorical if f.owner == "item"}
+        contexts = {f.name for f in categorical if f.owner == "context"}
+        _require_known("history.keys", history.keys, items)
+        _require_known("history.contexts", history.contexts, contexts)
         if "feedback" in self.vocabularies:
             raise ValueError("vocabulary 'feedback' is computed: give the feature's another name")
-        counted = (*self.history.keys, *self.history.contexts)
-        vocabularies = ["user", "item", *(self.vocabulary_of(self._declared(n)) for n in counted)]
-        for name, vocabulary in zip(counted, vocabularies[2:], strict=True):
+        vocabularies = ["user", "item", *self.counted_vocabularies.values()]
+        for name, vocabulary in self.counted_vocabularies.items():
             if vocabularies.count(vocabulary) > 1:
                 raise ValueError(
                     f"history: {name!r} shares the vocabulary {vocabulary!r} with another key or "
@@ -291,11 +293,26 @@ class Schema(Config):
             return "item"
         return feature.vocabulary
 
+    @property
+    def rates(self) -> tuple[str, ...]:
+        """The tasks whose outcomes are counted; none without a history."""
+        return () if self.history is None else self.history.rates
+
+    @cached_property
+    def counted_vocabularies(self) -> dict[str, str]:
+        """The history's keys and contexts -> their vocabularies; empty without a history."""
+        if self.history is None:
+            return {}
+        counted = (*self.history.keys, *self.history.contexts)
+        return {name: self.vocabulary_of(self._declared(name)) for name in counted}
+
     @cached_property
     def counters(self) -> tuple[CounterSpec, ...]:
         """What is counted: users, items, keys, contexts, and user × key, user × context."""
-        keys = {name: self.vocabulary_of(self._declared(name)) for name in self.history.keys}
-        contexts = {n: self.vocabulary_of(self._declared(n)) for n in self.history.contexts}
+        if self.history is None:
+            return ()
+        keys = {name: self.counted_vocabularies[name] for name in self.history.keys}
+        contexts = {name: self.counted_vocabularies[name] for name in self.history.contexts}
         return (
             CounterSpec(name="user", owner="user", parts=("user",)),
             CounterSpec(name="item", owner="item", parts=("item",)),
@@ -315,6 +332,8 @@ class Schema(Config):
     def history_features(self) -> tuple[FeatureSpec, ...]:
         """The point-in-time features, all computed by `ranker.data.history`."""
         history = self.history
+        if history is None:
+            return ()
         numeric: list[tuple[str, Owner]] = []
         for counter in self.counters:
             numeric.append((f"{counter.name}_count", counter.owner))
@@ -340,7 +359,7 @@ class Schema(Config):
             ),
         ]
         for name in history.keys:
-            vocabulary = self.vocabulary_of(self._declared(name))
+            vocabulary = self.counted_vocabularies[name]
             features += [
                 FeatureSpec(
                     name=f"query_{name}",
@@ -377,7 +396,7 @@ class Schema(Config):
     @property
     def num_feedback_codes(self) -> int:
         """Size of the feedback vocabulary: 0 = no item, then one code per outcome combination."""
-        return 1 + (1 << len(self.history.feedback))
+        return 1 if self.history is None else 1 + (1 << len(self.history.feedback))
 
     def _declared(self, name: str) -> FeatureSpec:
         return {feature.name: feature for feature in self.features}[name]

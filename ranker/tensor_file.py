@@ -1,7 +1,7 @@
 """Named tensors in one file, in the safetensors format, written without a copy in memory.
 
 The safetensors library copies every tensor, twice, before it writes; a table of 20 M ids would need
-three times its memory. Its reader maps the file and is used as it is.
+three times its memory. Its reader is used as it is.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+            # copies: what the library returns maps the file, which may be replaced or unmounted
+            tensors = {n: file.get_tensor(n).clone() for n in file.keys()}  # noqa: SIM118 (no dict)
             return tensors, dict(file.metadata() or {})
     except SafetensorError as error:
         raise ValueError(f"{path}: is no safetensors file: {error}") from None

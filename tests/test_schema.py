@@ -217,3 +217,18 @@ def test_keys_must_be_counted_apart() -> None:
     # Sharing it with a feature that is not counted is fine.
     values = values_with(features=[*features, second])
     assert parse_config(Schema, values, source="log.yaml").vocabularies[2] == "topic"
+
+
+def test_without_a_history_the_declared_features_are_all() -> None:
+    schema = Schema.model_validate(values_with(history=None))
+    assert schema.all_features == schema.features
+    assert [feature.name for feature in schema.features] == ["u", "topic", "place", "size"]
+    assert (schema.counters, schema.rates) == ((), ())
+    with pytest.raises(ValueError, match="earlier_history seeds the history, which is null"):
+        Schema.model_validate(values_with(history=None, earlier_history={"order": "position"}))
+
+
+def test_a_null_history_is_written_and_read_back(tmp_path: Path) -> None:
+    schema = Schema.model_validate(values_with(history=None))
+    (tmp_path / "again.yaml").write_text(dump_yaml(schema), encoding="utf-8")
+    assert load_schema(tmp_path / "again.yaml") == schema

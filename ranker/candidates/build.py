@@ -13,7 +13,8 @@ from ranker.candidates.covisitation import CovisitationGenerator
 from ranker.candidates.popularity import PopularityGenerator
 from ranker.candidates.protocol import CandidateGenerator, Interactions
 from ranker.config import Config, ConfigError
-from ranker.data.history import HistoryState, Queries, compute_features, event_vocabularies
+from ranker.data.history import Queries, compute_features
+from ranker.data.history_state import HistoryState, event_vocabularies
 from ranker.schema import Schema
 
 
@@ -66,8 +67,14 @@ def read_interactions(
     """The watched items of a state as weighted interactions.
 
     Raises:
-        ConfigError: a feedback weight for a task that the history does not keep, or all weights 0.
+        ConfigError: the schema has no history, a feedback weight is for a task that the history
+            does not keep, or all weights are 0.
     """
+    if schema.history is None:
+        raise ConfigError(
+            f"schema {schema.name!r} has history: null, so the state keeps nothing that users "
+            "watched; candidates are generated from it: give the schema a history, prepare again"
+        )
     recent = history.recent
     feedback = schema.history.feedback
     for task in config.feedback_weights:

@@ -17,11 +17,12 @@ class Batch:
     """Features, labels and positions of ``B`` impressions or candidates.
 
     Attributes:
-        features: categorical [B] int64, 0 = unknown; numeric [B] float32, standardised, NaN =
-            null; sequence [B, L] int64, 0 = no element, right-aligned with the newest last.
+        features: categorical [B] int32, 0 = unknown; numeric [B] float32, standardised, NaN =
+            null; sequence [B, L] int32, 0 = no element, right-aligned with the newest last. L is
+            the same for aligned sequences, and at most the schema's length.
         labels: task -> [B] float32 in the task's unit, NaN = not observed; empty when scoring.
-        position: ``position`` [B] int64, 0 = missing, else the 0-based position + 1; ``device``
-            [B] int64, 0 = unknown. Empty where the log has neither.
+        position: ``position`` [B] int32, 0 = missing, else the 0-based position + 1; ``device``
+            [B] int32, 0 = unknown. Empty where the log has neither.
     """
 
     features: Mapping[str, Tensor]

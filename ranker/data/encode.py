@@ -1,8 +1,7 @@
 """Raw values become numbers: vocabularies, standardisers and label scales, fitted on the past only.
 
-A vocabulary numbers ids in the order in which they first appear in time, so that a later row never
-changes an earlier index; 0 is the unknown id. Standardisers and label scales are fitted on the
-first windows and frozen. All of it is saved as JSON.
+Standardisers and label scales are fitted on the first windows and frozen. All of it is saved as
+JSON.
 """
 
 from __future__ import annotations
@@ -20,77 +19,12 @@ import pyarrow.compute as pc
 
 from ranker.atomic import write_text
 from ranker.data.parquet import DataError
+from ranker.data.vocabulary import IndexArray, Vocabulary
 from ranker.schema import Schema
 
 MAX_STANDARDISED = 8.0  # later windows may leave the first one's range, but not by worlds
 MS_PER_DAY = 86_400_000
-IndexArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
-
-
-class Vocabulary:
-    """Category -> index from 1 in order of first appearance; 0 = unknown or null."""
-
-    def __init__(self, ids: npt.NDArray[np.int64] | npt.NDArray[np.object_] | None = None) -> None:
-        raw = np.array([], dtype=object) if ids is None else ids
-        self._index = pd.Index(raw, dtype=raw.dtype)
-
-    def __len__(self) -> int:
-        """Number of rows an embedding of it needs: known ids and the unknown one."""
-        return len(self._index) + 1
-
-    @property
-    def ids(self) -> npt.NDArray[np.int64] | npt.NDArray[np.object_]:
-        """The known ids; ``ids[i]`` has index ``i + 1``."""
-        return self._index.to_numpy()
-
-    def encode(self, values: pa.Array | pa.ChunkedArray) -> IndexArray:
-        """Indices of ``values``; ids not seen before and nulls become 0.
-
-        Raises:
-            DataError: texts where the known ids are integers, or the other way round.
-        """
-        raw, null = _id_array(values), _null_mask(values)
-        if null.all():
-            return np.zeros(len(raw), dtype=np.int64)
-        self._require_type(raw)
-        index = self._lookup(raw)
-        index[null] = 0
-        return index
-
-    def encode_and_learn(self, values: pa.Array | pa.ChunkedArray) -> IndexArray:
-        """Like `encode`, but new ids are appended first, in order of appearance."""
-        index = self.encode(values)
-        raw = _id_array(values)
-        new = raw[(index == 0) & ~_null_mask(values)]
-        if len(new):
-            known = self.ids if len(self._index) else np.array([], dtype=raw.dtype)
-            self._index = pd.Index(np.concatenate([known, pd.unique(new)]), dtype=raw.dtype)
-            index = self.encode(values)
-        return index
-
-    def decode(self, index: IndexArray) -> pa.Array:
-        """Ids of ``index``; 0 becomes null."""
-        known = np.maximum(index - 1, 0)
-        ids = self.ids[known] if len(self.ids) else np.zeros(len(index), dtype=np.int64)
-        return pa.array(ids, mask=index == 0)
-
-    def head(self, num_rows: int) -> Vocabulary:
-        """The vocabulary as it was when `len` was ``num_rows``."""
-        return Vocabulary(self.ids[: num_rows - 1])
-
-    def _require_type(self, raw: npt.NDArray[np.generic]) -> None:
-        if len(self._index) and self.ids.dtype != raw.dtype:
-            known, got = ("integers" if a.dtype == np.int64 else "texts" for a in (self.ids, raw))
-            raise DataError(
-                f"ids changed their type: {known} so far, now {got} such as "
-                f"{raw[0]!r}; ids must have one type in the log and all tables"
-            )
-
-    def _lookup(self, raw: npt.NDArray[np.generic]) -> IndexArray:
-        if len(self._index) == 0:
-            return np.zeros(len(raw), dtype=np.int64)
-        return self._index.get_indexer(pd.Index(raw, dtype=raw.dtype)).astype(np.int64) + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,11 +143,9 @@ def numeric_values(
     values: pa.Array | pa.ChunkedArray, transform: str, time_ms: IndexArray
 ) -> FloatArray:
     """Transform a canonical numeric column; null becomes NaN."""
-    raw = pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
     if isinstance(values, pa.ChunkedArray):
-        raw = np.asarray(pc.cast(values, pa.float64()).to_numpy())
-    numbers = np.array(raw, dtype=np.float64)
-    numbers[_null_mask(values)] = np.nan
+        values = values.combine_chunks()
+    numbers: FloatArray = pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
     match transform:
         case "log1p":
             return np.log1p(numbers)
@@ -233,21 +165,6 @@ def local_ms(time_ms: IndexArray, time_zone: str) -> IndexArray:
     stamps = pd.DatetimeIndex(np.asarray(time_ms, dtype="datetime64[ms]"), tz="UTC")
     wall = stamps.tz_convert(time_zone).tz_localize(None)
     return wall.as_unit("ms").asi8.astype(np.int64)
-
-
-def _id_array(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.generic]:
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    if pa.types.is_string(values.type):
-        return np.asarray(values.to_numpy(zero_copy_only=False), dtype=object)
-    return np.asarray(pc.fill_null(values, 0).to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-def _null_mask(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    mask = pc.is_null(values)
-    if isinstance(mask, pa.ChunkedArray):
-        mask = mask.combine_chunks()
-    return np.asarray(mask.to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def _vocabulary(ids: object) -> Vocabulary:

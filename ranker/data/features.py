@@ -23,14 +23,9 @@ from ranker.data.encode import (
     numeric_values,
     standardise,
 )
-from ranker.data.history import (
-    Events,
-    HistoryState,
-    Queries,
-    compute_features,
-    event_vocabularies,
-    make_events,
-)
+from ranker.data.history import Queries, compute_features
+from ranker.data.history_state import Events, HistoryState, event_vocabularies, make_events
+from ranker.data.parallel import map_columns
 from ranker.data.parquet import DataError
 from ranker.data.tables import table_features
 from ranker.schema import FeatureSpec, Owner, Schema
@@ -46,7 +41,7 @@ class OwnerTable:
         self.table = table
         self._index = pd.Index(table.column("id").to_pandas())
 
-    def lookup(self, ids: pa.ChunkedArray) -> tuple[pa.Table, int]:
+    def lookup(self, ids: pa.Array | pa.ChunkedArray) -> tuple[pa.Table, int]:
         """The rows of ``ids`` (nulls for ids not in the table), and how many were not.
 
         Raises:
@@ -96,18 +91,27 @@ def encode_rows(rows: pa.Table, source: FeatureSource, *, learn: bool) -> Encode
     Args:
         rows: a canonical log table; with labels when ``learn``, without for candidates.
         source: vocabularies are extended in place when ``learn``; its history is only read.
-        learn: take up new ids and make events.
+        learn: take up new ids and make events (none where the schema has no history).
     """
     schema = source.schema
-    joined, missing_owners = _join(rows, source)
     time_ms = np.asarray(rows.column("time_ms").to_numpy(), dtype=np.int64)
-    if learn:
-        _learn_ids(rows, joined, source)
-    declared = {f.name: _encode_declared(f, joined, source, time_ms) for f in schema.features}
-    index = _vocabulary_index(rows, declared, source)
+    ids = _id_columns(rows, schema)
+    joined, missing_owners = _join(rows, ids, source)
+    known = _index_by_vocabulary(ids, joined, source, learn=learn)
+
+    def encode(feature: FeatureSpec) -> ColumnArray:
+        return _encode_declared(feature, joined, source, known=known, time_ms=time_ms)
+
+    names = [feature.name for feature in schema.features]
+    declared = dict(zip(names, map_columns(encode, schema.features), strict=True))
+    structural = {
+        name: known[name] if name in known else source.encoders.vocabularies[name].encode(values)
+        for name, values in ids.items()
+    }
+    index = _vocabulary_index(structural, declared, schema)
     events = None
-    if learn:
-        labels = {task.name: _label(rows, task.name) for task in schema.tasks}
+    labels = {task.name: _label(rows, task.name) for task in schema.tasks} if learn else {}
+    if learn and schema.history is not None:
         events = make_events(
             schema,
             time_ms=time_ms,
@@ -120,9 +124,11 @@ def encode_rows(rows: pa.Table, source: FeatureSource, *, learn: bool) -> Encode
     features = {**declared, **computed}
     columns = {f"feature.{name}": values for name, values in features.items()}
     columns |= {"time_ms": time_ms, "user": index["user"], "item": index["item"]}
-    columns |= _position_columns(rows, source)
-    if learn:
-        columns |= {f"label.{name}": label for name, label in labels.items()}
+    columns |= {
+        "position": _position(rows),
+        "device": structural.get("device", np.zeros_like(time_ms)),
+    }
+    columns |= {f"label.{name}": label for name, label in labels.items()}
     unknown = {
         f.name: int((declared[f.name] == 0).sum())
         for f in schema.features
@@ -152,74 +158,97 @@ def standardise_columns(
     columns: Mapping[str, ColumnArray], encoders: Encoders
 ) -> dict[str, ColumnArray]:
     """The same columns with numeric features standardised."""
-    standardised = dict(columns)
-    for name, scale in encoders.standardisers.items():
-        values = columns[f"feature.{name}"].astype(np.float64)
-        standardised[f"feature.{name}"] = standardise(values, scale)
-    return standardised
+
+    def standardised(name: str) -> ColumnArray:
+        values = columns[f"feature.{name}"].astype(np.float64, copy=False)
+        return standardise(values, encoders.standardisers[name])
+
+    names = list(encoders.standardisers)
+    changed = dict(zip(names, map_columns(standardised, names), strict=True))
+    return {**columns, **{f"feature.{name}": values for name, values in changed.items()}}
+
+
+def _id_columns(rows: pa.Table, schema: Schema) -> dict[str, pa.Array]:
+    """The log's own ids by their vocabulary."""
+    names = ["user", "item"] if schema.log.device is None else ["user", "item", "device"]
+    return {name: _one_array(rows.column(name)) for name in names}
+
+
+def _one_array(values: pa.ChunkedArray) -> pa.Array:
+    return values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
 
 
 def _join(
-    rows: pa.Table, source: FeatureSource
-) -> tuple[dict[str, pa.ChunkedArray], dict[str, int]]:
+    rows: pa.Table, ids: Mapping[str, pa.Array], source: FeatureSource
+) -> tuple[dict[str, pa.Array], dict[str, int]]:
     """Feature name -> canonical column, from the log or its owner's table."""
     schema = source.schema
-    joined: dict[str, pa.ChunkedArray] = {}
+    joined: dict[str, pa.Array] = {}
     missing: dict[str, int] = {}
     owners: list[tuple[Owner, OwnerTable | None]] = [("user", source.users), ("item", source.items)]
     for owner, table in owners:
         features = table_features(schema, owner)
         if table is None or not features:
             continue
-        taken, missing[owner] = table.lookup(rows.column(owner))
-        joined |= {f.name: taken.column(f"feature.{f.name}") for f in features}
-    time_ms = np.asarray(rows.column("time_ms").to_numpy(), dtype=np.int64)
+        taken, missing[owner] = table.lookup(ids[owner])
+        joined |= {f.name: _one_array(taken.column(f"feature.{f.name}")) for f in features}
     for feature in schema.features:
         if feature.name in joined:
             continue
         if feature.transform == "hour":
-            hours = hour_of_day(time_ms, schema.time_zone)
-            joined[feature.name] = pa.chunked_array([pa.array(hours)])
+            time_ms = np.asarray(rows.column("time_ms").to_numpy(), dtype=np.int64)
+            joined[feature.name] = pa.array(hour_of_day(time_ms, schema.time_zone))
         elif feature.column in (schema.log.user, schema.log.item):
-            joined[feature.name] = rows.column(
-                "user" if feature.column == schema.log.user else "item"
-            )
+            joined[feature.name] = ids["user" if feature.column == schema.log.user else "item"]
         else:
-            joined[feature.name] = rows.column(f"feature.{feature.name}")
+            joined[feature.name] = _one_array(rows.column(f"feature.{feature.name}"))
     return joined, missing
 
 
-def _learn_ids(
-    rows: pa.Table, joined: Mapping[str, pa.ChunkedArray], source: FeatureSource
-) -> None:
-    """Take up new ids row by row, also where several features share a vocabulary.
+def _index_by_vocabulary(
+    ids: Mapping[str, pa.Array],
+    joined: Mapping[str, pa.Array],
+    source: FeatureSource,
+    *,
+    learn: bool,
+) -> dict[str, IntArray]:
+    """Indices in the vocabularies that one plain column uses; the others only learn.
 
-    Feature by feature, a later row's id could push an earlier row's id to another index.
+    Several columns of one vocabulary are learned row by row: column by column, a later row's id
+    could push an earlier row's id to another index.
     """
     schema = source.schema
-    columns = [("user", rows.column("user")), ("item", rows.column("item"))]
+    columns = list(ids.items())
     for feature in schema.features:
         if feature.kind != "numeric":
             columns.append((schema.vocabulary_of(feature), joined[feature.name]))
-    if schema.log.device is not None:
-        columns.append(("device", rows.column("device")))
-    values_by_vocabulary: dict[str, list[pa.ChunkedArray]] = {}
-    for vocabulary, values in columns:
-        values_by_vocabulary.setdefault(vocabulary, []).append(values)
-    for vocabulary, several in values_by_vocabulary.items():
-        for ids in _ids_in_row_order(several):
-            source.encoders.vocabularies[vocabulary].encode_and_learn(ids)
+    columns_of: dict[str, list[pa.Array]] = {}
+    for name, values in columns:
+        several = columns_of.setdefault(name, [])
+        if not any(values is one for one in several):
+            several.append(values)
+
+    def encode(name: str) -> IntArray | None:
+        several, vocabulary = columns_of[name], source.encoders.vocabularies[name]
+        if len(several) == 1 and not pa.types.is_list(several[0].type):
+            return (vocabulary.encode_and_learn if learn else vocabulary.encode)(several[0])
+        if learn:
+            for values in _ids_in_row_order(several):
+                vocabulary.encode_and_learn(values)
+        return None
+
+    encoded = zip(columns_of, map_columns(encode, columns_of), strict=True)
+    return {name: index for name, index in encoded if index is not None}
 
 
-def _ids_in_row_order(columns: list[pa.ChunkedArray]) -> list[pa.Array]:
+def _ids_in_row_order(columns: list[pa.Array]) -> list[pa.Array]:
     """All ids of ``columns`` by row, then by column; one array for each type of id."""
     flat_by_type: dict[pa.DataType, list[tuple[pa.Array, IntArray]]] = {}
     for values in columns:
-        array = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
-        row = np.arange(len(array), dtype=np.int64)
-        if pa.types.is_list(array.type):
-            row = np.asarray(pc.list_parent_indices(array).to_numpy(), dtype=np.int64)
-            array = pc.list_flatten(array)
+        array, row = values, np.arange(len(values), dtype=np.int64)
+        if pa.types.is_list(values.type):
+            row = np.asarray(pc.list_parent_indices(values).to_numpy(), dtype=np.int64)
+            array = pc.list_flatten(values)
         given = pc.is_valid(array)
         row = row[np.asarray(given.to_numpy(zero_copy_only=False), dtype=bool)]
         flat_by_type.setdefault(array.type, []).append((array.filter(given), row))
@@ -232,30 +261,31 @@ def _ids_in_row_order(columns: list[pa.ChunkedArray]) -> list[pa.Array]:
 
 def _encode_declared(
     feature: FeatureSpec,
-    joined: Mapping[str, pa.ChunkedArray],
+    joined: Mapping[str, pa.Array],
     source: FeatureSource,
+    *,
+    known: Mapping[str, IntArray],
     time_ms: IntArray,
 ) -> ColumnArray:
     values = joined[feature.name]
     if feature.kind == "numeric":
         return numeric_values(values, feature.transform, time_ms)
-    vocabulary = source.encoders.vocabularies[source.schema.vocabulary_of(feature)]
+    name = source.schema.vocabulary_of(feature)
+    if name in known:
+        return known[name]
+    vocabulary = source.encoders.vocabularies[name]
     if feature.kind == "categorical":
         return vocabulary.encode(values)
     return encode_sequences(values, vocabulary, length=feature.length)
 
 
 def _vocabulary_index(
-    rows: pa.Table, declared: Mapping[str, ColumnArray], source: FeatureSource
+    structural: Mapping[str, IntArray], declared: Mapping[str, ColumnArray], schema: Schema
 ) -> dict[str, IntArray]:
     """Indices of users, items, and the keys and contexts that are counted."""
-    schema = source.schema
-    index = {
-        name: source.encoders.vocabularies[name].encode(rows.column(name))
-        for name in ("user", "item")
-    }
-    for name in (*schema.history.keys, *schema.history.contexts):
-        index[schema.vocabulary_of(schema.feature(name))] = declared[name].astype(np.int64)
+    index = {name: structural[name] for name in ("user", "item")}
+    for name, vocabulary in schema.counted_vocabularies.items():
+        index[vocabulary] = declared[name].astype(np.int64)
     assert set(event_vocabularies(schema)) <= set(index)
     return index
 
@@ -266,13 +296,8 @@ def _label(rows: pa.Table, task: str) -> npt.NDArray[np.float64]:
     return np.asarray(values, dtype=np.float64)
 
 
-def _position_columns(rows: pa.Table, source: FeatureSource) -> dict[str, ColumnArray]:
-    """``position`` and ``device`` with 0 = missing; candidates have no position yet."""
-    num_rows = rows.num_rows
-    position = np.zeros(num_rows, dtype=np.int64)
-    if "position" in rows.column_names:
-        position = np.asarray(rows.column("position").to_numpy(), dtype=np.int64) + 1
-    device = np.zeros(num_rows, dtype=np.int64)
-    if source.schema.log.device is not None:
-        device = source.encoders.vocabularies["device"].encode(rows.column("device"))
-    return {"position": position, "device": device}
+def _position(rows: pa.Table) -> IntArray:
+    """The 0-based position + 1; 0 = missing, as for candidates, which have no position yet."""
+    if "position" not in rows.column_names:
+        return np.zeros(rows.num_rows, dtype=np.int64)
+    return np.asarray(rows.column("position").to_numpy(), dtype=np.int64) + 1

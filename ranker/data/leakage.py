@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ranker.data.tables import EARLIEST_MS, LATEST_MS
+from ranker.data.columns import EARLIEST_MS, LATEST_MS
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -8,8 +8,9 @@ row is trained on once a pass.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from torch.utils.data import Dataset
 
 from ranker.data.batch import Batch
 from ranker.data.store import EncodedStore, Window
+from ranker.data.store_layout import CATEGORICAL, LABEL, NUMERIC
 from ranker.schema import Schema
 
 IntArray = npt.NDArray[np.int64]
@@ -99,18 +101,44 @@ def read_in_order(
 ) -> Iterator[Batch]:
     """Rows ``start:stop`` in time order; ids beyond ``vocabulary_sizes`` are unknown."""
     for first in range(start, stop, batch_rows):
-        rows = np.arange(first, min(first + batch_rows, stop), dtype=np.int64)
-        yield read_batch(store, rows, vocabulary_sizes)
+        yield read_batch(store, slice(first, min(first + batch_rows, stop)), vocabulary_sizes)
 
 
-def read_batch(store: EncodedStore, rows: IntArray, vocabulary_sizes: Mapping[str, int]) -> Batch:
-    """Gather ``rows`` [B] of a store."""
-    columns = {
-        name: np.asarray(store.column(name)[rows])
-        for name in store.sha256_by_column
-        if name.startswith(("feature.", "label.")) or name in ("position", "device")
-    }
-    return make_batch(columns, store.schema, vocabulary_sizes)
+def read_batch(
+    store: EncodedStore, rows: IntArray | slice, vocabulary_sizes: Mapping[str, int]
+) -> Batch:
+    """Gather ``rows`` [B] of a store; sequences are as long as the longest of them.
+
+    Whole blocks are gathered and cut to the known ids; the batch's columns are views of them.
+    """
+    columns: dict[str, npt.NDArray[np.generic]] = {}
+    for name, block in store.blocks.items():
+        if name in (CATEGORICAL, NUMERIC, LABEL):
+            matrix = store.rows(name, rows)
+            if name == CATEGORICAL:
+                _forget_unknown(matrix, block.columns, store.schema, vocabulary_sizes)
+            columns |= zip(block.columns, matrix.T, strict=True)
+    for name, ragged in store.ragged.items():
+        padded = store.sequences(name, rows)
+        _forget_unknown(padded, ragged.columns, store.schema, vocabulary_sizes)
+        columns |= zip(ragged.columns, np.moveaxis(padded, 2, 0), strict=True)
+    return make_batch(columns, store.schema, vocabulary_sizes={})
+
+
+def _forget_unknown(
+    index: npt.NDArray[Any],
+    columns: Sequence[str],
+    schema: Schema,
+    vocabulary_sizes: Mapping[str, int],
+) -> None:
+    """Set indices [..., C] beyond their vocabulary's size to 0, in place; there are rarely any."""
+    vocabularies = {f"feature.{f.name}": schema.vocabulary_of(f) for f in schema.all_features}
+    vocabularies["device"] = "device"
+    no_limit = np.iinfo(np.int32).max
+    sizes = [vocabulary_sizes.get(vocabularies.get(name, ""), no_limit) for name in columns]
+    unknown = index >= np.array(sizes, dtype=np.int32)
+    if unknown.any():
+        index[unknown] = 0
 
 
 def make_batch(
@@ -118,22 +146,22 @@ def make_batch(
     schema: Schema,
     vocabulary_sizes: Mapping[str, int],
 ) -> Batch:
-    """A batch from encoded columns; absent labels are left out."""
+    """A batch from encoded columns; absent labels are left out, a size not given is no limit."""
     features: dict[str, Tensor] = {}
     for feature in schema.all_features:
         values = columns[f"feature.{feature.name}"]
         if feature.kind == "numeric":
-            features[feature.name] = torch.from_numpy(values.astype(np.float32))
+            features[feature.name] = torch.from_numpy(values.astype(np.float32, copy=False))
         else:
             size = vocabulary_sizes.get(schema.vocabulary_of(feature))
             features[feature.name] = _known(values, size)
     labels = {
-        task.name: torch.from_numpy(columns[f"label.{task.name}"].astype(np.float32))
+        task.name: torch.from_numpy(columns[f"label.{task.name}"].astype(np.float32, copy=False))
         for task in schema.tasks
         if f"label.{task.name}" in columns
     }
     position = {
-        "position": torch.from_numpy(columns["position"].astype(np.int64)),
+        "position": torch.from_numpy(columns["position"].astype(np.int32, copy=False)),
         "device": _known(columns["device"], vocabulary_sizes.get("device")),
     }
     return Batch(features=features, labels=labels, position=position)
@@ -149,7 +177,7 @@ def slice_batch(batch: Batch, start: int, stop: int) -> Batch:
 
 
 def _known(index: npt.NDArray[np.generic], size: int | None) -> Tensor:
-    known = torch.from_numpy(index.astype(np.int64))
+    known = torch.from_numpy(np.asarray(index, dtype=np.int32))
     return known if size is None else known.masked_fill(known >= size, 0)
 
 

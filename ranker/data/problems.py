@@ -47,6 +47,12 @@ class ProblemLog:
         """Rows by ``column: reason``; a row with several problems counts in each."""
         return {f"{p.column}: {p.reason}": p.rows for p in self.problems.values()}
 
+    def merge(self, later: ProblemLog) -> None:
+        """Take over the problems of later rows."""
+        for problem in later.problems.values():
+            self.add(problem)
+        self.bad_rows += later.bad_rows
+
     def add(self, problem: RowProblem) -> None:
         """Merge ``problem`` with an earlier one of the same reason and column."""
         key = (problem.reason, problem.column)

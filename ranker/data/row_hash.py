@@ -25,8 +25,9 @@ def hash_rows(columns: Mapping[str, pa.Array]) -> npt.NDArray[np.int64]:
     for name, values in columns.items():
         salt = hashlib.sha256(name.encode()).digest()[:8]
         mixed = _mix(_hash_values(values) ^ np.frombuffer(salt, dtype="<u8"))
-        given = ~pc.is_null(values, nan_is_null=True).to_numpy(zero_copy_only=False)
-        total += np.where(given, mixed, np.uint64(0))  # a sum: columns may come in any order
+        if values.null_count or pa.types.is_floating(values.type):
+            mixed[pc.is_null(values, nan_is_null=True).to_numpy(zero_copy_only=False)] = 0
+        total += mixed  # a sum: columns may come in any order
     return _mix(total).view(np.int64)
 
 
@@ -43,11 +44,14 @@ def _hash_values(values: pa.Array) -> HashArray:
         return whole.astype(np.int64).view(np.uint64)
     if pa.types.is_floating(kind):
         return _hash_floats(pc.cast(values, pa.float64()))
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        texts = values.to_numpy(zero_copy_only=False).astype(object)
-    else:  # lists, structures, decimals: rare in a log
-        texts = np.array([repr(value) for value in values.to_pylist()], dtype=object)
-    return np.asarray(pd.util.hash_array(texts), dtype=np.uint64)
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        # lists, structures, decimals: rare in a log
+        values = pa.array([repr(value) for value in values.to_pylist()], pa.string())
+    distinct = pc.dictionary_encode(values)
+    texts = np.asarray(distinct.dictionary.to_numpy(zero_copy_only=False), dtype=object)
+    hashes = np.append(pd.util.hash_array(texts, categorize=False), np.uint64(0))
+    place = pc.fill_null(distinct.indices, -1).to_numpy(zero_copy_only=False)
+    return np.asarray(hashes[place], dtype=np.uint64)
 
 
 def _hash_floats(values: pa.Array) -> HashArray:
@@ -59,6 +63,10 @@ def _hash_floats(values: pa.Array) -> HashArray:
 
 def _mix(bits: HashArray) -> HashArray:
     """The finaliser of splitmix64 (Steele et al., OOPSLA 2014): every bit moves every other."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
+    mixed = bits >> np.uint64(30)
+    mixed ^= bits
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed

@@ -1,6 +1,7 @@
 """A log in any order becomes a stream in time order, without exact duplicates, in bounded memory.
 
-Real logs arrive unsorted. Runs that fit in memory are sorted and spilled; the runs are merged.
+Real logs arrive unsorted, if mostly not by much. What can't be passed on at once is sorted in runs
+that fit in memory, spilled and merged.
 Rows are ordered by (time, user, item, content), so the result does not depend on the files' order,
 and rows with equal time stamps are never split between two tables of the output.
 """
@@ -12,11 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-SORT_KEY = [(name, "ascending") for name in ("time_ms", "user", "item", "row_hash")]
+from ranker.data.parallel import map_columns
+
+SORT_KEY = ["time_ms", "user", "item", "row_hash"]
 BATCH_ROWS = 65_536
+ANY_TIME_MS = np.iinfo(np.int64).min
 
 
 @dataclass(slots=True)
@@ -26,64 +31,143 @@ class DuplicateCount:
     rows: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """Rows of a log, and how far back later arrivals may reach: none holds an older row."""
+
+    rows: pa.Table
+    oldest_to_come_ms: int = ANY_TIME_MS
+
+
 def sort_by_time(
-    tables: Iterable[pa.Table], *, spill: Path, run_rows: int, duplicates: DuplicateCount
+    arrivals: Iterable[Arrival], *, spill: Path, run_rows: int, duplicates: DuplicateCount
 ) -> Iterator[pa.Table]:
     """Yield all rows in time order; exact duplicates (same time, user, item, hash) are dropped.
 
+    Rows are passed on as soon as nothing older can come: a log that is nearly in order streams
+    through. Otherwise everything is read first.
+
     Args:
-        tables: canonical log tables, in any order.
-        spill: an existing folder for sorted runs; used only when rows exceed ``run_rows``.
+        arrivals: canonical log tables, in any order.
+        spill: an existing folder for sorted runs; used only when ``run_rows`` rows have to wait.
         run_rows: how many rows are sorted in memory at a time.
         duplicates: receives the count of dropped rows.
     """
-    runs: list[Path] = []
-    buffered: list[pa.Table] = []
-    num_buffered = 0
-    for table in tables:
-        buffered.append(table)
-        num_buffered += table.num_rows
-        if num_buffered >= run_rows:
-            runs.append(_spill(buffered, spill / f"run-{len(runs):05d}.parquet"))
-            buffered, num_buffered = [], 0
+    runs: list[_Run] = []
+    waiting: list[pa.Table] = []
+    for arrival in arrivals:
+        waiting.append(arrival.rows)
+        if not runs:
+            ready, rest = _split(waiting, arrival.oldest_to_come_ms)
+            if sum(table.num_rows for table in ready) >= BATCH_ROWS:
+                yield _sorted(ready, duplicates)
+                waiting = rest
+        if sum(table.num_rows for table in waiting) >= run_rows:
+            runs.append(_spill(waiting, spill / f"run-{len(runs):05d}.arrow", duplicates))
+            waiting = []
     if not runs:
-        merged: Iterable[pa.Table] = [_sorted(buffered)] if buffered else []
-    else:
-        if buffered:
-            runs.append(_spill(buffered, spill / f"run-{len(runs):05d}.parquet"))
-        # However many runs there are, their open batches together stay about one run's size.
-        batch_rows = min(BATCH_ROWS, max(1, run_rows // len(runs)))
-        merged = _merge([_read_run(run, batch_rows) for run in runs])
-    for table in merged:
-        unique = _without_duplicates(table)
-        duplicates.rows += table.num_rows - unique.num_rows
-        if unique.num_rows:
-            yield unique
+        if any(table.num_rows for table in waiting):
+            yield _sorted(waiting, duplicates)
+        return
+    if any(table.num_rows for table in waiting):
+        runs.append(_spill(waiting, spill / f"run-{len(runs):05d}.arrow", duplicates))
+    del waiting
+    chains = _chain(runs)
+    # However many chains there are, their open batches together stay about one run's size.
+    batch_rows = min(BATCH_ROWS, max(1, run_rows // len(chains)))
+    for ready in _merge([_read_runs(chain, batch_rows) for chain in chains]):
+        yield _sorted(ready, duplicates)
 
 
-def _sorted(tables: list[pa.Table]) -> pa.Table:
-    return pa.concat_tables(tables).sort_by(SORT_KEY).combine_chunks()
+def _split(tables: list[pa.Table], time_ms: int) -> tuple[list[pa.Table], list[pa.Table]]:
+    """The rows older than ``time_ms``, and the others."""
+    older, others = [], []
+    for table in tables:
+        is_older = table.column("time_ms").to_numpy() < time_ms
+        if is_older.all():
+            older.append(table)
+        elif not is_older.any():
+            others.append(table)
+        else:
+            older.append(table.filter(pa.array(is_older)))
+            others.append(table.filter(pa.array(~is_older)))
+    return older, others
 
 
-def _spill(tables: list[pa.Table], path: Path) -> Path:
-    pq.write_table(
-        _sorted(tables),
-        path,
-        row_group_size=BATCH_ROWS,
-        compression="zstd",
-        write_page_checksum=True,
-    )
-    return path
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """A sorted file and the times of its first and last row."""
+
+    path: Path
+    first_ms: int
+    last_ms: int
 
 
-def _read_run(path: Path, batch_rows: int) -> Iterator[pa.Table]:
-    run = pq.ParquetFile(path, page_checksum_verification=True)
-    for batch in run.iter_batches(batch_size=batch_rows):
-        yield pa.Table.from_batches([batch])
+def _sorted(tables: list[pa.Table], duplicates: DuplicateCount) -> pa.Table:
+    """The rows in order, without exact duplicates."""
+    table = pa.concat_tables(tables).combine_chunks()
+    time_ms = table.column("time_ms").to_numpy()
+    # Real logs are nearly sorted already, which a stable sort makes use of.
+    order = np.argsort(time_ms, kind="stable")
+    equal = np.diff(time_ms[order]) == 0
+    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
+    if len(tied):  # the other keys matter only within a time stamp
+        keys = table.select(SORT_KEY).take(pa.array(order[tied]))
+        within = pc.sort_indices(keys, [(name, "ascending") for name in SORT_KEY])
+        order[tied] = order[tied][within.to_numpy()]
+        repeated = tied[_repeats_previous(keys.take(within))]
+        order = np.delete(order, repeated)
+    duplicates.rows += table.num_rows - len(order)
+    if len(order) == table.num_rows and (np.diff(order) == 1).all():
+        return table
+    rows = pa.array(order)
+    columns = map_columns(lambda column: column.take(rows), table.columns)
+    return pa.table(columns, names=table.column_names)
 
 
-def _merge(runs: list[Iterator[pa.Table]]) -> Iterator[pa.Table]:
-    """Repeatedly emit all rows older than the newest time that every open run has reached."""
+def _repeats_previous(keys: pa.Table) -> npt.NDArray[np.bool_]:
+    same = np.ones(keys.num_rows, dtype=bool)
+    same[0] = False
+    for name in SORT_KEY:
+        values = keys.column(name)
+        equal = pc.equal(values.slice(1), values.slice(0, keys.num_rows - 1))
+        same[1:] &= equal.to_numpy()
+    return same
+
+
+def _spill(tables: list[pa.Table], path: Path, duplicates: DuplicateCount) -> _Run:
+    table = _sorted(tables, duplicates)
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_file(path, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=BATCH_ROWS)
+    time_ms = table.column("time_ms")
+    return _Run(path=path, first_ms=time_ms[0].as_py(), last_ms=time_ms[-1].as_py())
+
+
+def _chain(runs: list[_Run]) -> list[list[_Run]]:
+    """Put runs behind one another that do not overlap: a log in time order is one chain."""
+    chains: list[list[_Run]] = []
+    for run in sorted(runs, key=lambda run: run.first_ms):
+        earliest = min(chains, key=lambda chain: chain[-1].last_ms, default=None)
+        if earliest is not None and earliest[-1].last_ms < run.first_ms:
+            earliest.append(run)
+        else:
+            chains.append([run])
+    return chains
+
+
+def _read_runs(runs: list[_Run], batch_rows: int) -> Iterator[pa.Table]:
+    for run in runs:
+        with pa.memory_map(str(run.path)) as source:
+            file = pa.ipc.open_file(source)
+            for number in range(file.num_record_batches):
+                batch = file.get_batch(number)
+                for start in range(0, batch.num_rows, batch_rows):
+                    yield pa.Table.from_batches([batch.slice(start, batch_rows)])
+
+
+def _merge(runs: list[Iterator[pa.Table]]) -> Iterator[list[pa.Table]]:
+    """Repeatedly yield all rows older than the newest time that every open run has reached."""
     buffers = [next(run, None) for run in runs]
     while any(buffer is not None for buffer in buffers):
         cut_ms = min(_last_time(buffer) for buffer in buffers if buffer is not None)
@@ -104,18 +188,8 @@ def _merge(runs: list[Iterator[pa.Table]]) -> Iterator[pa.Table]:
                 ready.append(buffer.slice(0, older))
                 buffer = buffer.slice(older)
             buffers[index] = buffer
-        yield _sorted(ready)
+        yield ready
 
 
 def _last_time(table: pa.Table) -> int:
     return int(table.column("time_ms")[-1].as_py())
-
-
-def _without_duplicates(table: pa.Table) -> pa.Table:
-    same = np.zeros(table.num_rows, dtype=bool)
-    if table.num_rows > 1:
-        same[1:] = True
-        for name, _ in SORT_KEY:
-            values = table.column(name).to_numpy()
-            same[1:] &= values[1:] == values[:-1]
-    return table.filter(pa.array(~same))

@@ -14,7 +14,7 @@ from ranker.atomic import MANIFEST, find_damage, folder_digests, write_json, wri
 from ranker.config import digest, dump_yaml
 from ranker.data.encode import Encoders
 from ranker.data.features import FeatureSource, OwnerTable
-from ranker.data.history import (
+from ranker.data.history_state import (
     Counts,
     Events,
     HistoryState,
@@ -102,7 +102,7 @@ def _owner_table(path: Path) -> OwnerTable | None:
 
 def _counts_table(counts: Counts, schema: Schema) -> pa.Table:
     columns = {"key": counts.keys, "impressions": counts.impressions}
-    for column, task in enumerate(schema.history.rates):
+    for column, task in enumerate(schema.rates):
         columns[f"sum.{task}"] = counts.sums[:, column]
         columns[f"observed.{task}"] = counts.observed[:, column]
     return pa.table(columns)
@@ -126,7 +126,7 @@ def _events_table(events: Events, schema: Schema) -> pa.Table:
         "watched": events.watched,
         **{f"index.{name}": values for name, values in events.index.items()},
     }
-    for column, task in enumerate(schema.history.rates):
+    for column, task in enumerate(schema.rates):
         columns[f"sum.{task}"] = events.sums[:, column]
         columns[f"observed.{task}"] = events.observed[:, column]
     return pa.table(columns)
@@ -152,7 +152,7 @@ def _ints(table: pa.Table, name: str) -> np.ndarray[tuple[int], np.dtype[np.int6
 def _stack(
     table: pa.Table, prefix: str, schema: Schema
 ) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    columns = [_ints(table, f"{prefix}.{task}") for task in schema.history.rates]
+    columns = [_ints(table, f"{prefix}.{task}") for task in schema.rates]
     if not columns:
         return np.zeros((table.num_rows, 0), dtype=np.int64)
     return np.stack(columns, axis=1)

@@ -1,37 +1,30 @@
-"""The encoded column store: one memory-mapped file a column, rows in time order.
+"""The encoded store: memory-mapped files (`ranker.data.store_layout`), rows in time order.
 
-``store.json`` names the columns, their types, the windows (days, usually) with their rows, and how
-large every vocabulary was at the end of each window: an index beyond that size was not yet known.
+``store.json`` holds the columns' sha256, the windows (days, usually) with their rows, and how large
+every vocabulary was at the end of each window: an index beyond that size was not yet known.
+Shapes: ``N`` rows, ``B`` of them, ``C`` columns, ``L`` elements of a sequence.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ranker.atomic import write_text
 from ranker.data.encode import Encoders
 from ranker.data.parquet import DataError
-from ranker.schema import Schema, load_schema
+from ranker.data.store_layout import Block, Ragged, blocks_of, ragged_of, store_columns
+from ranker.schema import load_schema
 
 STORE_FILE = "store.json"
-FORMAT = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredColumn:
-    """A column's type; ``width`` > 0 for sequences stored as [N, width]."""
-
-    name: str
-    dtype: str
-    width: int
+FORMAT = 2
+IntArray = npt.NDArray[np.int64]
+IndexArray = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,95 +46,19 @@ class Window:
         return self.stop - self.start
 
 
-def store_columns(schema: Schema) -> list[StoredColumn]:
-    """The columns of a store with this schema."""
-    columns = [
-        StoredColumn(name="time_ms", dtype="<i8", width=0),
-        StoredColumn(name="request", dtype="<i8", width=0),
-        *(StoredColumn(name=n, dtype="<i4", width=0) for n in ("user", "item")),
-        *(StoredColumn(name=n, dtype="<i4", width=0) for n in ("position", "device")),
-    ]
-    for feature in schema.all_features:
-        columns.append(
-            StoredColumn(
-                name=f"feature.{feature.name}",
-                dtype="<f4" if feature.kind == "numeric" else "<i4",
-                width=feature.length if feature.kind == "sequence" else 0,
-            )
-        )
-    labels = [StoredColumn(name=f"label.{t.name}", dtype="<f4", width=0) for t in schema.tasks]
-    return columns + labels
+def block_file(block: Block) -> str:
+    """A block's file in the store's folder."""
+    return f"{block.name}.bin"
 
 
-class StoreWriter:
-    """Appends rows column by column; `finish` writes ``store.json`` with every file's sha256."""
+def elements_file(ragged: Ragged) -> str:
+    """The file of a sequence's elements."""
+    return f"{ragged.name}.elements.bin"
 
-    def __init__(self, folder: Path, schema: Schema) -> None:
-        self._folder = folder
-        self._schema = schema
-        self._columns = store_columns(schema)
-        self._windows: list[Window] = []
-        self._rows = 0
-        (folder / "columns").mkdir(parents=True)
-        self._files: dict[str, BinaryIO] = {
-            column.name: (folder / "columns" / f"{column.name}.bin").open("wb")
-            for column in self._columns
-        }
-        self._digests = {column.name: hashlib.sha256() for column in self._columns}
 
-    @property
-    def num_rows(self) -> int:
-        """Rows appended so far."""
-        return self._rows
-
-    def append(
-        self,
-        columns: Mapping[str, npt.NDArray[np.generic]],
-        window_label: str,
-        vocabulary_sizes: Mapping[str, int],
-    ) -> None:
-        """Append rows of one window (the last one, or a new one), and its vocabularies' sizes."""
-        num_rows = len(columns["time_ms"])
-        for column in self._columns:
-            data = np.ascontiguousarray(columns[column.name].astype(column.dtype)).tobytes()
-            self._files[column.name].write(data)
-            self._digests[column.name].update(data)
-        start = self._rows
-        if self._windows and self._windows[-1].label == window_label:
-            start = self._windows.pop().start
-        self._rows += num_rows
-        window = Window(
-            label=window_label, start=start, stop=self._rows, vocabulary_sizes=vocabulary_sizes
-        )
-        self._windows.append(window)
-
-    def close(self) -> None:
-        """Close the files; without `finish` they are no store."""
-        for file in self._files.values():
-            file.close()
-
-    def finish(self, encoders: Encoders) -> None:
-        """Close the files and describe them."""
-        self.close()
-        encoders.save(self._folder / "encoders.json")
-        document = {
-            "format": FORMAT,
-            "rows": self._rows,
-            "columns": {
-                c.name: {"dtype": c.dtype, "width": c.width, "sha256": d.hexdigest()}
-                for c, d in zip(self._columns, self._digests.values(), strict=True)
-            },
-            "windows": [
-                {
-                    "label": w.label,
-                    "start": w.start,
-                    "stop": w.stop,
-                    "vocabulary_sizes": dict(w.vocabulary_sizes),
-                }
-                for w in self._windows
-            ],
-        }
-        write_text(self._folder / STORE_FILE, json.dumps(document))
+def ends_file(ragged: Ragged) -> str:
+    """The file of where each row's elements end."""
+    return f"{ragged.name}.ends.bin"
 
 
 class EncodedStore:
@@ -163,21 +80,34 @@ class EncodedStore:
             raise DataError(f"{root / STORE_FILE}: damaged: {error}") from None
         found = document.get("format") if isinstance(document, dict) else None
         if found != FORMAT:
-            raise DataError(f"{root}: store format {found}, expected {FORMAT}")
+            raise DataError(
+                f"{root}: store format {found}, expected {FORMAT}: another version of ranker wrote "
+                "it; run `ranker prepare` again"
+            )
         self.schema = load_schema(folder / "schema.yaml")
+        self.blocks = {block.name: block for block in blocks_of(self.schema)}
+        self.ragged = {ragged.name: ragged for ragged in ragged_of(self.schema)}
         try:
             self.num_rows = int(document["rows"])
             self.windows = tuple(Window(**window) for window in document["windows"])
-            self.sha256_by_column = {n: c["sha256"] for n, c in document["columns"].items()}
-            specs = [document["columns"][c.name] for c in store_columns(self.schema)]
-            expected = [(c.dtype, c.width) for c in store_columns(self.schema)]
-            if [(spec["dtype"], spec["width"]) for spec in specs] != expected:
+            self.sha256_by_column = dict(document["sha256_by_column"])
+            elements = {name: int(document["elements"][name]) for name in self.ragged}
+            columns = {column.name for column in store_columns(self.schema)}
+            if not columns <= self.sha256_by_column.keys():
                 raise ValueError("its columns are not those of schema.yaml")
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(f"{root / STORE_FILE}: damaged: {error!r}") from None
-        self._columns = {
-            column.name: _map_column(root / "columns" / f"{column.name}.bin", column, self.num_rows)
-            for column in store_columns(self.schema)
+        self._matrices = {
+            name: _map(root / block_file(block), block.dtype, (self.num_rows, len(block.columns)))
+            for name, block in self.blocks.items()
+        }
+        self._elements = {
+            name: _map(root / elements_file(one), "<i4", (elements[name], len(one.columns)))
+            for name, one in self.ragged.items()
+        }
+        self._ends = {
+            name: _map(root / ends_file(one), "<i8", (self.num_rows,))
+            for name, one in self.ragged.items()
         }
         self._encoders: Encoders | None = None
 
@@ -189,8 +119,40 @@ class EncodedStore:
         return self._encoders
 
     def column(self, name: str) -> npt.NDArray[np.generic]:
-        """A whole column, memory-mapped: [N] or [N, width]."""
-        return self._columns[name]
+        """A whole column: [N], memory-mapped, or a sequence [N, length], copied.
+
+        Raises:
+            KeyError: no such column.
+        """
+        for block in self.blocks.values():
+            if name in block.columns:
+                return self._matrices[block.name][:, block.columns.index(name)]
+        for ragged in self.ragged.values():
+            if name in ragged.columns:
+                padded = self.sequences(ragged.name, slice(0, self.num_rows), ragged.length)
+                return padded[:, :, ragged.columns.index(name)]
+        raise KeyError(name)
+
+    def rows(self, block: str, rows: IntArray | slice) -> npt.NDArray[np.generic]:
+        """A copy of ``rows`` of a block: [B, C], its columns in the order of ``blocks``."""
+        matrix = self._matrices[block]
+        return np.array(matrix[rows]) if isinstance(rows, slice) else np.take(matrix, rows, axis=0)
+
+    def sequences(self, ragged: str, rows: IntArray | slice, length: int = 0) -> IndexArray:
+        """``rows`` of aligned sequences: [B, L, C], right-aligned, 0 in front.
+
+        L is ``length``, or the longest of these rows (at least 1) where that is 0.
+        """
+        ends, elements = self._ends[ragged], self._elements[ragged]
+        number = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        stop = ends[number]
+        start = np.where(number > 0, ends[np.maximum(number, 1) - 1], 0)
+        length = length or int((stop - start).max(initial=1))
+        slots = stop[:, None] - np.arange(length, 0, -1)[None, :]  # [B, L]
+        inside = slots >= start[:, None]
+        padded = np.zeros((*slots.shape, elements.shape[1]), dtype=np.int32)
+        padded[inside] = elements[slots[inside]]
+        return padded
 
     def windows_between(self, first: str | None, before: str | None) -> tuple[Window, ...]:
         """Windows with ``first <= label < before``; ``None`` leaves a side open."""
@@ -201,10 +163,8 @@ class EncodedStore:
         )
 
 
-def _map_column(path: Path, column: StoredColumn, num_rows: int) -> npt.NDArray[np.generic]:
-    dtype = np.dtype(column.dtype)
-    shape = (num_rows, column.width) if column.width else (num_rows,)
-    expected = int(np.prod(shape)) * dtype.itemsize
+def _map(path: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
     size = path.stat().st_size if path.is_file() else -1
     if size != expected:
         raise DataError(f"{path}: expected {expected} bytes, got {max(size, 0)}; prepare again")

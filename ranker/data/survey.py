@@ -17,15 +17,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ranker.data.encode import Vocabulary
 from ranker.data.features import OwnerTable
 from ranker.data.leakage import SampledRows, Suspect, find_future_times, find_label_copies
 from ranker.data.parquet import BATCH_ROWS
 from ranker.data.period_statistics import OwnerHalves, find_period_statistics, middle_ms
-from ranker.data.prepare import LabelSummary, window_labels
+from ranker.data.prepare import LabelSummary
 from ranker.data.problems import ProblemLog
-from ranker.data.sort import DuplicateCount, sort_by_time
+from ranker.data.sort import Arrival, DuplicateCount, sort_by_time
 from ranker.data.tables import log_features, stream_log, table_features
+from ranker.data.vocabulary import Vocabulary
+from ranker.data.windows import window_labels
 from ranker.schema import Owner, Schema
 
 FloatArray = npt.NDArray[np.float64]
@@ -117,7 +118,7 @@ def survey_log(
 
 def _read(
     log: Path, schema: Schema, survey: LogSurvey, rows_by_hour: Counter[int]
-) -> Iterator[pa.Table]:
+) -> Iterator[Arrival]:
     newest_ms = 0
     for table in stream_log(log, schema, problems=survey.problems, quarantine=lambda _: None):
         time_ms = np.asarray(table.column("time_ms").to_numpy())
@@ -127,7 +128,7 @@ def _read(
         hours, counts = np.unique(time_ms // MS_PER_HOUR, return_counts=True)
         rows_by_hour.update(dict(zip(hours.tolist(), counts.tolist(), strict=True)))
         survey.rows_read += table.num_rows
-        yield table
+        yield Arrival(rows=table)
     survey.rows_read += survey.problems.bad_rows
 
 

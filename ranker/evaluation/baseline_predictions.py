@@ -47,7 +47,7 @@ def predict_baselines(
 def _smoothed_rates(
     store: EncodedStore, task: TaskSpec, train_labels: FloatArray, test: EvaluationRows
 ) -> Mapping[str, FloatArray]:
-    if task.name not in store.schema.history.rates:
+    if task.name not in store.schema.rates:
         return {}
     item = _rate(store, f"item_{task.name}_rate", task, test)
     if task.kind == "regression" or np.isnan(train_labels).all():

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from ranker.data.encode import (
     Encoders,
     Scale,
-    Vocabulary,
     encode_sequences,
     fit_scale,
     hour_of_day,
@@ -23,7 +22,8 @@ from ranker.data.encode import (
     standardise,
 )
 from ranker.data.parquet import DataError
-from ranker.data.prepare import local_midnight_ms, window_labels
+from ranker.data.vocabulary import Vocabulary
+from ranker.data.windows import local_midnight_ms, window_labels
 from ranker.schema import Schema
 
 IDS = st.lists(st.none() | st.sampled_from(["", "a", "b", "é", "zz"]), max_size=15)

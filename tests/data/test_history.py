@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranker.data.history import (
+from ranker.data.history import Queries, compute_features
+from ranker.data.history_state import (
     UNKNOWN_TIME_MS,
     Events,
     HistoryState,
-    Queries,
     advance,
-    compute_features,
     make_events,
 )
 from ranker.schema import Schema

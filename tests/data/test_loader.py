@@ -10,7 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranker.data.loader import ShuffleSettings, WindowBatches, read_in_order, seed_of
+from ranker.data.loader import (
+    ShuffleSettings,
+    WindowBatches,
+    read_batch,
+    read_in_order,
+    seed_of,
+)
 from ranker.data.store import EncodedStore, Window
 
 
@@ -23,8 +29,9 @@ def store(small_prepared: Path) -> EncodedStore:
 def numbered(store: EncodedStore) -> EncodedStore:
     """Its label ``watch_time_s`` is the row's number, so that batches show their rows."""
     other = EncodedStore(store.folder)
-    other._columns = dict(other._columns)
-    other._columns["label.watch_time_s"] = np.arange(other.num_rows, dtype=np.float32)
+    labels = np.array(other._matrices["label"])
+    labels[:, other.blocks["label"].columns.index("label.watch_time_s")] = range(other.num_rows)
+    other._matrices = {**other._matrices, "label": labels}
     return other
 
 
@@ -152,12 +159,32 @@ def test_batches_hold_the_columns(store: EncodedStore) -> None:
     (batch,) = read_in_order(store, 3, 14, vocabulary_sizes=sizes, batch_rows=99)
     assert set(batch.features) == {f.name for f in store.schema.all_features}
     assert set(batch.labels) == {t.name for t in store.schema.tasks}
-    assert batch.features["history_item"].shape == (11, store.schema.history.length)
-    assert batch.features["item_id"].dtype == torch.int64
+    assert batch.features["item_id"].dtype == torch.int32
     assert batch.features["quality_proxy"].dtype == torch.float32
     for name, values in batch.features.items():
-        np.testing.assert_array_equal(values.numpy(), store.column(f"feature.{name}")[3:14])
+        stored = store.column(f"feature.{name}")[3:14]
+        if values.dim() == 2:
+            stored = stored[:, stored.shape[1] - values.shape[1] :]
+        np.testing.assert_array_equal(values.numpy(), stored)
     np.testing.assert_array_equal(batch.position["position"], store.column("position")[3:14])
+
+
+def test_sequences_are_as_long_as_the_longest_of_the_batch(store: EncodedStore) -> None:
+    sizes = store.windows[-1].vocabulary_sizes
+    whole = np.asarray(store.column("feature.history_item"))
+    lengths = (whole != 0).sum(axis=1)
+    assert lengths.min() == 0 and lengths.max() > 5
+    for rows in (np.flatnonzero(lengths <= 2)[::-1], np.flatnonzero(lengths == 0)):
+        batch = read_batch(store, rows, sizes)
+        longest = max(1, int(lengths[rows].max()))
+        for name in ("history_item", "history_feedback", "history_topic"):
+            assert batch.features[name].shape == (len(rows), longest)
+            expected = store.column(f"feature.{name}")[rows, -longest:]
+            np.testing.assert_array_equal(batch.features[name], expected)
+        assert (
+            batch.features["topics"].shape[1]
+            == (store.column("feature.topics")[rows] != 0).sum(axis=1).max()
+        )
 
 
 def test_ids_beyond_the_vocabulary_are_unknown(store: EncodedStore) -> None:
@@ -171,10 +198,14 @@ def test_ids_beyond_the_vocabulary_are_unknown(store: EncodedStore) -> None:
         return np.where(values < size, values, 0)
 
     np.testing.assert_array_equal(batch.features["item_id"], cut("feature.item_id", 5))
-    np.testing.assert_array_equal(batch.features["history_item"], cut("feature.history_item", 5))
-    np.testing.assert_array_equal(batch.features["topics"], cut("feature.topics", 4))
+    for name, size in {"history_item": 5, "topics": 4}.items():
+        length = batch.features[name].shape[1]
+        np.testing.assert_array_equal(
+            batch.features[name], cut(f"feature.{name}", size)[:, -length:]
+        )
     np.testing.assert_array_equal(batch.position["device"], cut("device", 2))
-    feedback = np.asarray(store.column("feature.history_feedback")[:99])
+    length = batch.features["history_feedback"].shape[1]
+    feedback = np.asarray(store.column("feature.history_feedback")[:99, -length:])
     np.testing.assert_array_equal(batch.features["history_feedback"], feedback)
 
 

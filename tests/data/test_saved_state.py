@@ -18,7 +18,8 @@ from ranker.config import dump_yaml
 from ranker.data.features import encode_rows, standardise_columns
 from ranker.data.parquet import DataError
 from ranker.data.state import load_state, save_state, state_digest
-from ranker.data.store import EncodedStore, store_columns
+from ranker.data.store import EncodedStore
+from ranker.data.store_layout import store_columns
 from ranker.data.synthetic import SyntheticLog
 from ranker.data.tables import read_requests
 from ranker.schema import Schema

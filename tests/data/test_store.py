@@ -33,10 +33,12 @@ def test_windows_cover_the_rows_in_order(prepared: Path) -> None:
 
 def test_columns_are_memory_mapped(prepared: Path) -> None:
     store = EncodedStore(prepared)
-    column = store.column("feature.history_item")
+    column = store.column("feature.item_id")
     assert isinstance(column, np.memmap) and not column.flags.writeable
-    assert column.shape == (store.num_rows, store.schema.history.length)
-    assert column.dtype == np.int32
+    assert (column.shape, column.dtype) == ((store.num_rows,), np.int32)
+    sequence = store.column("feature.history_item")
+    assert sequence.shape == (store.num_rows, store.schema.history.length)
+    assert sequence.dtype == np.int32
     with pytest.raises(KeyError):
         store.column("feature.nonesuch")
 
@@ -66,7 +68,7 @@ def test_missing_store(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["shorter", "longer", "gone"])
 def test_column_of_the_wrong_size(change: str, prepared: Path) -> None:
-    file = prepared / "store" / "columns" / "label.like.bin"
+    file = prepared / "store" / "label.bin"
     data = file.read_bytes()
     if change == "gone":
         file.unlink()
@@ -74,7 +76,7 @@ def test_column_of_the_wrong_size(change: str, prepared: Path) -> None:
         file.write_bytes(data[:-4] if change == "shorter" else data + b"0")
     got = {"shorter": len(data) - 4, "longer": len(data) + 1, "gone": 0}[change]
     with pytest.raises(
-        DataError, match=rf"label\.like\.bin: expected {len(data)} bytes, got {got}; prepare again"
+        DataError, match=rf"label\.bin: expected {len(data)} bytes, got {got}; prepare again"
     ):
         EncodedStore(prepared)
 
@@ -82,12 +84,14 @@ def test_column_of_the_wrong_size(change: str, prepared: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 9}, "store format 9, expected 1"),
+        ({"format": 9}, "store format 9, expected 2: another version of ranker wrote it"),
         ({"rows": None}, "store.json: damaged"),
         ({"windows": [{"label": "x"}]}, "store.json: damaged"),
         ({"windows": 5}, "store.json: damaged"),
-        ({"columns": {}}, "store.json: damaged"),
-        ({"columns": {"time_ms": {}}}, "store.json: damaged"),
+        ({"format": 1}, "store format 1, expected 2: .* run `ranker prepare` again"),
+        ({"sha256_by_column": {}}, "store.json: damaged"),
+        ({"sha256_by_column": {"time_ms": {}}}, "store.json: damaged"),
+        ({"elements": {"history": 3}}, "store.json: damaged"),
         ({"rows": "many"}, "store.json: damaged"),
     ],
 )

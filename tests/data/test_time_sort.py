@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranker.data import sort
-from ranker.data.sort import DuplicateCount, sort_by_time
+from ranker.data.sort import Arrival, DuplicateCount, sort_by_time
 
 ROW = st.tuples(st.integers(0, 6), st.integers(1, 3), st.sampled_from("abc"), st.integers(0, 1))
 
@@ -34,9 +34,9 @@ def check_sort(
     rows: list[tuple[int, int, str, int]], cuts: list[int], run_rows: int, spill: Path
 ) -> None:
     spill.mkdir()
-    tables = [table_of(rows[a:b]) for a, b in pairwise([0, *cuts, len(rows)])]
+    arrivals = [Arrival(rows=table_of(rows[a:b])) for a, b in pairwise([0, *cuts, len(rows)])]
     duplicates = DuplicateCount()
-    out = list(sort_by_time(tables, spill=spill, run_rows=run_rows, duplicates=duplicates))
+    out = list(sort_by_time(arrivals, spill=spill, run_rows=run_rows, duplicates=duplicates))
     assert [row for table in out for row in rows_of(table)] == sorted(set(rows))
     assert duplicates.rows == len(rows) - len(set(rows))
     ends = [(t.column("time_ms")[0].as_py(), t.column("time_ms")[-1].as_py()) for t in out]
@@ -83,22 +83,23 @@ def test_merging_holds_about_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     rng = np.random.default_rng(3)
     times = rng.permutation(20_000)
 
-    def tables() -> Iterator[pa.Table]:
+    def arrivals() -> Iterator[Arrival]:
         for part in np.split(times, 40):
             zeros = np.zeros(len(part), dtype=np.int64)
-            yield pa.table({"time_ms": part, "user": zeros, "item": zeros, "row_hash": zeros})
+            columns = {"time_ms": part, "user": zeros, "item": zeros, "row_hash": zeros}
+            yield Arrival(rows=pa.table(columns))
 
     peak = 0
     original = sort._sorted
 
-    def watched(several: list[pa.Table]) -> pa.Table:
+    def watched(several: list[pa.Table], duplicates: DuplicateCount) -> pa.Table:
         nonlocal peak
         peak = max(peak, sum(table.num_rows for table in several))
-        return original(several)
+        return original(several, duplicates)
 
     monkeypatch.setattr(sort, "_sorted", watched)
     count = DuplicateCount()
-    out = list(sort_by_time(tables(), spill=tmp_path, run_rows=1000, duplicates=count))
+    out = list(sort_by_time(arrivals(), spill=tmp_path, run_rows=1000, duplicates=count))
     merged = np.concatenate([t.column("time_ms").to_numpy() for t in out])
     np.testing.assert_array_equal(merged, np.arange(20_000))
     assert len(list(tmp_path.iterdir())) == 20

@@ -173,16 +173,13 @@ def test_a_disk_too_full_for_the_bundle_says_so(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def write_bytes(path: Path, data: bytes) -> int:
-        if path.suffix == ".safetensors":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        with path.open("wb") as file:
-            return file.write(data)
+    def write_tensors(path: Path, *_: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     words = train_words(config_file, prepared_synthetic, tmp_path / "run")
     words += ["--set", "before_window=2024-03-05"]
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", write_bytes)
+        patched.setattr("ranker.bundle.write_tensors", write_tensors)
         assert main(words) == 5
     assert "the disk is full" in capsys.readouterr().err
     assert not (tmp_path / "run" / "bundle").exists()

@@ -1,0 +1,87 @@
+"""Which Arrow types a column may have in a file, checked before any row is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from ranker.data.parquet import DataError, find_files, open_file
+from ranker.schema import FeatureSpec
+
+
+def type_class(feature: FeatureSpec) -> str:
+    """What a feature's column must hold: a key of the names below."""
+    if feature.transform == "age_days":
+        return "date"
+    if feature.kind == "sequence":
+        return "sequence"
+    return "id" if feature.kind == "categorical" else "number"
+
+
+def check_files(path: Path, needed: dict[str, str]) -> None:
+    """Every file has every column in a fitting type, ids in the same type in all files.
+
+    A column of nulls only has Arrow's type null: it fits wherever numbers do.
+    """
+    id_kinds: dict[str, tuple[str, Path]] = {}
+    for file in find_files(path):
+        arrow = open_file(file).schema_arrow
+        for column, kind_of in needed.items():
+            if column not in arrow.names:
+                raise DataError(
+                    f"{file}: column {column!r} is missing; the file has {sorted(arrow.names)}"
+                )
+            got = arrow.field(column).type
+            if not _fits(got, kind_of):
+                raise DataError(
+                    f"{file}: column {column!r} must be {_TYPE_NAMES[kind_of]}, got {got}"
+                )
+            if kind_of in ("id", "sequence"):
+                kind = "text" if is_text(_element(got)) else "number"
+                first_kind, first_file = id_kinds.setdefault(column, (kind, file))
+                if kind != first_kind:
+                    raise DataError(
+                        f"{file}: column {column!r} is {got}, but {first_kind} in {first_file}; "
+                        "ids must have one type in all files"
+                    )
+
+
+_TYPE_NAMES = {
+    "id": "an integer, boolean or text (a whole-numbered float is accepted)",
+    "integer": "an integer",
+    "number": "a number",
+    "time": "an integer or a timestamp",
+    "date": "a date, a timestamp or text like 2022-04-10",
+    "sequence": "text or a list of integers or texts",
+}
+
+
+def _fits(got: pa.DataType, type_class: str) -> bool:
+    number = pa.types.is_integer(got) or pa.types.is_floating(got) or pa.types.is_boolean(got)
+    match type_class:
+        case "id":
+            return bool(number or is_text(got))
+        case "integer":
+            return bool(pa.types.is_integer(got))
+        case "number":
+            return bool(number or pa.types.is_null(got))
+        case "time":
+            return bool(pa.types.is_integer(got) or pa.types.is_timestamp(got))
+        case "date":
+            return bool(pa.types.is_date(got) or pa.types.is_timestamp(got)) or is_text(got)
+        case _:
+            return bool(pa.types.is_list(got) or pa.types.is_large_list(got)) or is_text(got)
+
+
+def _element(got: pa.DataType) -> pa.DataType:
+    return got.value_type if pa.types.is_list(got) or pa.types.is_large_list(got) else got
+
+
+def is_text(got: pa.DataType) -> bool:
+    """Text of any width, also as a dictionary."""
+    if pa.types.is_dictionary(got):
+        got = got.value_type
+    return bool(
+        pa.types.is_string(got) or pa.types.is_large_string(got) or pa.types.is_string_view(got)
+    )
