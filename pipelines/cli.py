@@ -27,6 +27,7 @@ from ranker.config import ConfigError
 
 COMMANDS = {
     "demo": "run the whole pipeline on the sample log and open a report",
+    "doctor": "look at this machine, and measure which training settings pay on it",
     "validate": "check a log against its schema, row by row, and look for leaks",
     "prepare": "turn a raw log into encoded data in time order, and a state for scoring",
     "train": "train a bundle window by window, past to future; or continue one",

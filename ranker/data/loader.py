@@ -67,7 +67,10 @@ class WindowBatches(Dataset[NumberedBatch]):
         pass_number: int,
         batch_rows: int,
         shuffle: ShuffleSettings,
+        device: str = "cpu",
     ) -> None:
+        """Buffers are held on ``device``, so that a batch is a slice there and nothing is copied."""
+        self._device = device
         self._store, self._window, self._batch_rows = store, window, batch_rows
         self._pass, self._shuffle = pass_number, shuffle
         self._buffers = _plan_buffers(window.num_rows, shuffle, window.label, pass_number)
@@ -85,7 +88,7 @@ class WindowBatches(Dataset[NumberedBatch]):
         if self._loaded is None or self._loaded[0] != buffer:
             rows = self._window.start + self._buffers[buffer]
             loaded = read_batch(self._store, rows, self._window.vocabulary_sizes)
-            self._loaded = (buffer, loaded)
+            self._loaded = (buffer, loaded if self._device == "cpu" else loaded.to(self._device))
         start = (number - int(self._first_batch[buffer])) * self._batch_rows
         batch = slice_batch(self._loaded[1], start, start + self._batch_rows)
         return NumberedBatch(number=number, batch=batch)

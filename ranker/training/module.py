@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from ranker.data.batch import Batch
 from ranker.data.loader import NumberedBatch, seed_of
 from ranker.models.ranking_model import RankingModel
-from ranker.training.gradients import GradientPass, StepSettings
+from ranker.training.gradients import PLAIN, GradientPass, StepSettings
 from ranker.training.objective import observed_rows
 from ranker.training.optimizers import (
     OptimizerConfig,
@@ -60,7 +60,7 @@ class RankingModule(pl.LightningModule):
         optimizer: OptimizerConfig,
         seed: int,
         cursor: Cursor,
-        step: StepSettings = StepSettings(),
+        step: StepSettings = PLAIN,
         ranks: Ranks = ALONE,
     ) -> None:
         """Of several ``ranks`` each is given every whole batch and computes its part."""

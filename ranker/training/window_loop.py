@@ -58,7 +58,10 @@ class WindowLoop:
         Raises:
             KeyboardInterrupt: the user interrupted it.
         """
-        epochs = self._epochs_from(module.cursor)
+        # worker processes can't hold data on a GPU for us
+        resident = uses_gpu(self.config) and self.config.loader_workers == 0
+        device = f"cuda:{module.ranks.rank}" if resident else "cpu"
+        epochs = self._epochs_from(module.cursor, device)
         if not epochs:
             return module.restored  # it had been interrupted after its last step
         with quiet_lightning():
@@ -80,7 +83,7 @@ class WindowLoop:
             _fit(trainer, module, _WindowData(self, epochs))
         return module.optimizer_tensors()
 
-    def _epochs_from(self, cursor: Cursor) -> list[_Epoch]:
+    def _epochs_from(self, cursor: Cursor, device: str) -> list[_Epoch]:
         """The passes that are left, from the cursor on."""
         epochs = []
         known = self.known_before
@@ -88,7 +91,7 @@ class WindowLoop:
             for pass_number in range(self.config.passes_per_window):
                 place, here = (window.label, pass_number), (cursor.window, cursor.pass_number)
                 first_batch = cursor.batch if place == here else 0
-                batches = self._batches(window, pass_number)
+                batches = self._batches(window, pass_number, device)
                 if place >= here and first_batch < len(batches):
                     epochs.append(
                         _Epoch(
@@ -102,7 +105,7 @@ class WindowLoop:
             known = window.vocabulary_sizes
         return epochs
 
-    def _batches(self, window: Window, pass_number: int) -> WindowBatches:
+    def _batches(self, window: Window, pass_number: int, device: str) -> WindowBatches:
         config = self.config
         return WindowBatches(
             self.store,
@@ -114,6 +117,7 @@ class WindowLoop:
                 block_rows=config.shuffle_block_rows,
                 buffer_rows=config.shuffle_buffer_rows,
             ),
+            device=device,
         )
 
 
