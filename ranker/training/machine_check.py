@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -78,31 +79,21 @@ def check_machine(
         cores: the most threads to use.
         sizes: of the model that is timed.
         compiles: also try torch.compile, which alone takes half a minute on a small machine.
-        max_rounds: of all variants, interleaved.
-        budget_s: see `ranker.training.step_trials.StepTrials.run`.
-        on_progress: told what is being done.
+        max_rounds, budget_s, on_progress: see `ranker.training.step_trials.StepTrials.run`.
     """
     load = os.getloadavg()[0]  # before we add to it
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_progress("matrix products")
     gflops = {threads: sgemm_gflops(threads=threads) for threads in sorted({1, cores})}
     trials = StepTrials(sizes, device=device, rng=np.random.default_rng(0))
-    variants = [
-        variant
-        for variant in variants_for(device, cores=cores, batch_rows=sizes.batch_rows)
-        if compiles or not variant.step.compile_model
-    ]
-    timings = trials.run(
-        variants, max_rounds=max_rounds, budget_s=budget_s, on_progress=on_progress
+    measured = partial(
+        trials.run, max_rounds=max_rounds, budget_s=budget_s, on_progress=on_progress
     )
+    variants = variants_for(device, cores=cores, batch_rows=sizes.batch_rows)
+    timings = measured([v for v in variants if compiles or not v.step.compile_model])
     unsure = reason_for_doubt(timings[0], load=load, cores=cores)
-    together: tuple[Timing, ...] = ()
-    pays = what_pays(timings)
-    if not unsure and len(pays) > 1:
-        both = (pays[0].variant, combined([timing.variant for timing in pays]))
-        together = trials.run(
-            both, max_rounds=max_rounds, budget_s=budget_s / 2, on_progress=on_progress
-        )
+    pays = [] if unsure else [timing.variant for timing in what_pays(timings)]
+    together = measured([pays[0], combined(pays)]) if len(pays) > 1 else ()
     return MachineCheck(
         device=device.type,
         batch_rows=sizes.batch_rows,

@@ -117,12 +117,8 @@ class StepTrials:
                 now = time.perf_counter()
                 if now + (now - started) > until:
                     break
-        return tuple(
-            timing
-            if timing.left_out
-            else replace(timing, seconds=tuple(r[timing.variant.name] for r in rounds))
-            for timing in tried
-        )
+        seconds = {v.name: tuple(taken[v.name] for taken in rounds) for v in timed}
+        return tuple(replace(t, seconds=seconds.get(t.variant.name, ())) for t in tried)
 
     def _first_tries(
         self, variants: Sequence[Variant], on_progress: Callable[[str], None]
