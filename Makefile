@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= $(RANKER_DATA)/kuairand_pure_0425_0508
 
-.PHONY: demo test check slow browser ray kuairand clean
+.PHONY: demo test check slow browser ray kuairand peers clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ranker demo
@@ -31,6 +31,10 @@ ray: $(VENV)/.installed
 # The full 14 days of KuaiRand-Pure: make kuairand DATA=DIR
 kuairand: $(VENV)/.installed
 	$(BIN)/python -m pipelines.kuairand $(DATA)
+
+# The peers that benchmarks/ compares with, each in an environment of its own (5 GB)
+peers: $(VENV)/.installed
+	$(BIN)/python benchmarks/peers/make_environment.py all
 
 $(VENV)/.python:
 	@command -v $(PYTHON) >/dev/null || { \

@@ -69,7 +69,7 @@ class WindowBatches(Dataset[NumberedBatch]):
         shuffle: ShuffleSettings,
         device: str = "cpu",
     ) -> None:
-        """Buffers are held on ``device``, so that a batch is a slice there and nothing is copied."""
+        """Buffers are held on ``device``: a batch is a slice there, and nothing is copied."""
         self._device = device
         self._store, self._window, self._batch_rows = store, window, batch_rows
         self._pass, self._shuffle = pass_number, shuffle
