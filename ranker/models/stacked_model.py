@@ -32,7 +32,7 @@ class StackedModel:
     """
 
     def __init__(self, models: Sequence[RankingModel]) -> None:
-        """Copy ``models``, all in the first one's mode.
+        """Copy ``models`` of one config: mode, dropout and the like are the first one's.
 
         Raises:
             ValueError: there are none, or they differ in shape.

@@ -61,13 +61,7 @@ def train_many(
             config that asks for several processes, bfloat16 or compilation.
         DataError: no windows to train on, or one too large for the shuffle buffer.
     """
-    if loss_weights and len(loss_weights) != len(configs):
-        raise ValueError(
-            f"train_many: {len(loss_weights)} loss weights for {len(configs)} configs; give a "
-            "mapping for each, or none for the schema's"
-        )
-    by_schema = {task.name: task.loss_weight for task in store.schema.tasks}
-    weights = loss_weights or [by_schema] * len(configs)
+    weights = _weights_for(configs, loss_weights, store)
     groups: dict[str, list[int]] = {}
     for number, config in enumerate(configs):
         _check_plain(config, number)
@@ -81,6 +75,21 @@ def train_many(
             )
             trained |= zip(together, models, strict=True)
     return [trained[number] for number in range(len(configs))]
+
+
+def _weights_for(
+    configs: Sequence[TrainConfig],
+    loss_weights: Sequence[Mapping[str, float]],
+    store: EncodedStore,
+) -> Sequence[Mapping[str, float]]:
+    if not loss_weights:
+        return [{task.name: task.loss_weight for task in store.schema.tasks}] * len(configs)
+    if len(loss_weights) != len(configs):
+        raise ValueError(
+            f"train_many: {len(loss_weights)} loss weights for {len(configs)} configs; give a "
+            "mapping for each, or none for the schema's"
+        )
+    return loss_weights
 
 
 def _check_plain(config: TrainConfig, number: int) -> None:

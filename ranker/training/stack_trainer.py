@@ -87,6 +87,18 @@ class StackTrainer:
         """
         self._draws.seed(seeds)
         self._stack.model.zero_grad(set_to_none=True)
+        losses, logits = self._backward(batch)
+        self._stack.observe(batch, logits)
+        own = [_gradient_of(parameter).flatten(1) for parameter in self._parameters]
+        torch.cat(own, dim=1, out=self._gradient)
+        for optimizer in self._dense:
+            optimizer.step()
+        if self._sparse is not None:
+            self._sparse.step()
+        return losses
+
+    def _backward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add up the gradients of all micro-batches; returns losses [S] and logits [B, S]."""
         observed = {task: (~v.isnan()).sum(dim=0).clamp(min=1) for task, v in batch.labels.items()}
         parts: list[Tensor] = []
         logits: dict[str, list[Tensor]] = {task: [] for task in self._loss_weights}
@@ -100,14 +112,8 @@ class StackTrainer:
             parts.append(losses.detach())
             for task, values in part_logits.items():
                 logits[task].append(values.detach())
-        self._stack.observe(batch, {task: torch.cat(values) for task, values in logits.items()})
-        gradients = [parameter.grad for parameter in self._parameters]
-        torch.cat([g.flatten(1) for g in gradients if g is not None], dim=1, out=self._gradient)
-        for optimizer in self._dense:
-            optimizer.step()
-        if self._sparse is not None:
-            self._sparse.step()
-        return torch.stack(parts).sum(dim=0)
+        together = {task: torch.cat(values) for task, values in logits.items()}
+        return torch.stack(parts).sum(dim=0), together
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Task -> every model's prediction [S, B] for the same rows [B], by averaged weights."""
@@ -175,7 +181,7 @@ class _OwnDraws(TorchFunctionMode):
         del types
         kwargs = kwargs or {}
         if func is torch.rand:
-            return self._draw(torch.empty(args[0]), _uniform)
+            return self._draw(torch.empty(*args, **kwargs), _uniform)
         if func is torch.rand_like:
             return self._draw(torch.empty_like(args[0]), _uniform)
         if func is functional.dropout and kwargs["training"] and kwargs["p"] > 0:
@@ -201,6 +207,11 @@ def _weight_of(task: str, weights: Mapping[str, float]) -> float:
     if task not in weights:
         raise ValueError(f"stack trainer: no loss weight for task {task!r}; got {sorted(weights)}")
     return weights[task]
+
+
+def _gradient_of(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None, "every parameter takes part in every step"
+    return parameter.grad
 
 
 def _side_by_side(parameters: Sequence[nn.Parameter]) -> Tensor:
