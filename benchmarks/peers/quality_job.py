@@ -39,7 +39,7 @@ class Job:
         sizes: by vocabulary, at the end of training: an index not below it was not known then.
         progressive: a window in training that has to be predicted by the model that had not seen
             it, besides the others; "" for none.
-        length: how long to train: trees by task, or epochs.
+        length: how long to train, by task: trees, or epochs; empty for an arm that chooses none.
         choose_length: choose the length by AUC on the predicted rows instead.
     """
 
