@@ -77,6 +77,8 @@ class GradientPass:
         where = next(self._model.parameters()).device
         total = torch.zeros((), device=where)
         parts: dict[str, list[Tensor]] = {task: [] for task in self._model.tasks}
+        table = None if self._model.embedder.table is None else self._model.embedder.table.weight
+        of_table: list[Tensor] = []
         with self._compiled_layers(where):
             for start in range(0, part.num_rows, size):
                 micro = part if size >= part.num_rows else slice_batch(part, start, start + size)
@@ -84,9 +86,14 @@ class GradientPass:
                 losses = task_losses(logits, micro.labels, self._model.heads, observed=observed)
                 loss = weighted_sum(losses, self._loss_weights)
                 self._backward(loss)
+                if table is not None and table.grad is not None:
+                    of_table.append(table.grad)
+                    table.grad = None
                 total = total + loss.detach()
                 for task, values in logits.items():
                     parts[task].append(values.detach())
+        if table is not None and of_table:
+            table.grad = _concatenated(of_table)
         none = torch.zeros(0, device=where)
         return total, {t: torch.cat(values) if values else none for t, values in parts.items()}
 
@@ -162,3 +169,15 @@ def _compiler_errors() -> Iterator[None]:
             f"compile_model: torch.compile failed: {type(error).__name__}: {first_line}; set "
             "compile_model: false, or repair the compiler (`ranker doctor` tries it)"
         ) from error
+
+
+def _concatenated(gradients: list[Tensor]) -> Tensor:
+    """The sum of sparse gradients, their lookups in order.
+
+    Added one after another by autograd, each would be copied as often as others follow it.
+    """
+    if len(gradients) == 1:
+        return gradients[0]
+    indices = torch.cat([gradient._indices() for gradient in gradients], dim=1)
+    values = torch.cat([gradient._values() for gradient in gradients])
+    return torch.sparse_coo_tensor(indices, values, gradients[0].shape, check_invariants=False)
