@@ -121,7 +121,7 @@ def started_ranks(
         size: number of processes; 1 starts none.
         follow: picklable; does what rank 0 does inside, but for writing.
         backend: of `torch.distributed`: ``gloo`` for processors, ``nccl`` for GPUs.
-        rendezvous: a path that doesn't exist, for the ranks to find each other.
+        rendezvous: a file for the ranks to find each other; what is there is deleted.
 
     Raises:
         RuntimeError: another rank has died.
@@ -129,6 +129,7 @@ def started_ranks(
     if size == 1:
         yield ALONE
         return
+    rendezvous.unlink(missing_ok=True)  # a killed run leaves it, and ranks would meet its ghosts
     context = multiprocessing.get_context("spawn")
     store = f"file://{rendezvous.resolve()}"
     followers = [

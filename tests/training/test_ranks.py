@@ -87,6 +87,7 @@ def test_two_processes_with_dropout_repeat_and_resume(
     calls = 0
     with pytest.raises(KeyboardInterrupt):
         train(store, config, tmp_path / "run", on_progress=stop)
+    (tmp_path / "run" / ".ranks").write_bytes(b"of a killed run")
     resumed = train(store, config, tmp_path / "run", resume=True)
     for name in ("weights.safetensors", "optimizer.safetensors"):
         assert (resumed.bundle / name).read_bytes() == (whole.bundle / name).read_bytes()
