@@ -1,0 +1,1 @@
+"""A world with known truth: users, items, sessions, behaviour, experiments and their true lift."""
