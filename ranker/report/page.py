@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from plotly.offline import get_plotlyjs
-
 from ranker.report.content import ReportContent
-from ranker.report.markup import Html, element, escape, join
+from ranker.report.frame import Section, framed
+from ranker.report.markup import Html, element, escape
 from ranker.report.model_sections import (
     calibration_section,
     experts_section,
@@ -19,42 +18,24 @@ from ranker.report.run_sections import (
     provenance_section,
     slates_section,
 )
-from ranker.report.style import CSS, SCRIPT
-
-# The browser itself then refuses to load anything from anywhere.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
 def render_report(content: ReportContent) -> str:
     """Render ``content`` as an HTML page that needs no network and no other file.
 
-    Plotly's library (about 5 MB) is embedded once, and not at all where there is no chart. All
-    texts are escaped. Sections that are None are named in one line at the end.
+    All texts are escaped. Sections that are None are named in one line at the end.
     """
     sections = _sections(content)
-    present = [(name, title, body) for name, title, body in sections if body is not None]
-    absent = [title for _, title, body in sections if body is None]
-    bodies = join([body for _, _, body in present])
-    navigation = join(
-        [Html(f'<a href="#{name}">{escape(title)}</a>') for name, title, _ in present]
-    )
-    plotly = f"<script>{get_plotlyjs()}</script>" if 'class="plot"' in bodies else ""
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(content.title)}</title><style>{CSS}</style></head><body>"
-        '<a class="skip" href="#main">Skip to the results</a>'
-        f"{_header(content)}"
-        f'<nav aria-label="Sections"><div>{navigation}</div></nav>'
-        f'<main id="main">{bodies}{_absent(absent)}</main>'
-        f"<footer>{escape(content.created_by)}</footer>"
-        f"{plotly}<script>{SCRIPT}</script></body></html>\n"
+    return framed(
+        title=content.title,
+        header=_header(content),
+        sections=sections,
+        closing=_absent([title for _, title, body in sections if body is None]),
+        created_by=content.created_by,
     )
 
 
-def _sections(content: ReportContent) -> list[tuple[str, str, Html | None]]:
+def _sections(content: ReportContent) -> list[Section]:
     """Anchor, short title and body of every section, in the order of the page."""
     c = content
     return [

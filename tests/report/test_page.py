@@ -23,7 +23,7 @@ from ranker.report.content import (
     TaskProgress,
     WindowValue,
 )
-from ranker.report.page import _POLICY
+from ranker.report.frame import POLICY
 
 ANCHORS = [
     "metrics",
@@ -89,7 +89,7 @@ def empty(**sections) -> ReportContent:
 
 def render_without_plotly(content: ReportContent) -> str:
     """As `render_report`, without the library's 5 MB that take long to parse."""
-    with mock.patch("ranker.report.page.get_plotlyjs", return_value=""):
+    with mock.patch("ranker.report.frame.get_plotlyjs", return_value=""):
         return render_report(content)
 
 
@@ -132,8 +132,8 @@ def test_nothing_is_loaded(page):
     assert "url(" not in page.text("style")
     assert "@import" not in page.text("style")
     policies = [a["content"] for _, a in page.elements if "http-equiv" in a]
-    assert policies == [_POLICY]
-    assert "http" not in _POLICY
+    assert policies == [POLICY]
+    assert "http" not in POLICY
 
 
 def test_numbers_come_out_as_given(page):
