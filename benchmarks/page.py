@@ -40,6 +40,10 @@ LEAD = (
 KINDS = (
     ("_minus_", "Difference in AUC"),
     ("auc_", "AUC"),
+    ("ece_", "Expected calibration error"),
+    ("normalised_entropy_", "Normalised entropy"),
+    ("calibration_ratio_", "Mean prediction over mean label"),
+    ("ndcg_", "nDCG"),
     ("_over_", "Ratio"),
     ("_share", "Share"),
     ("per_s_", "Per second"),

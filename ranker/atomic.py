@@ -24,6 +24,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
     A move across file systems could destroy the previous file on a full disk; a sibling can't.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_up_after_killed(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -58,6 +59,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a symbolic link
     check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_up_after_killed(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -121,6 +123,33 @@ def find_damage(folder: Path, digests: Mapping[str, str]) -> list[str]:
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     problems += [f"{name}: not in the manifest" for name in sorted(present - {*digests, MANIFEST})]
     return problems
+
+
+def _clear_up_after_killed(path: Path) -> None:
+    """Delete what killed processes left beside ``path``; put back a folder they had moved away."""
+    for sibling in path.parent.iterdir():
+        name, _, kind = sibling.name.rpartition(".")
+        name, _, process = name.rpartition(".")
+        if name != f".{path.name}" or kind not in ("tmp", "old") or not process.isdecimal():
+            continue
+        if _is_running(int(process)):
+            continue
+        if kind == "old" and not path.exists():
+            sibling.rename(path)
+        elif sibling.is_dir():
+            shutil.rmtree(sibling, ignore_errors=True)
+        else:
+            sibling.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _sync(path: Path) -> None:

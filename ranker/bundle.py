@@ -19,7 +19,7 @@ from torch import Tensor
 from ranker.atomic import MANIFEST, find_damage, folder_digests, replacing_folder, write_json
 from ranker.config import Config, ConfigError, digest, dump_yaml, load_config, parse_config
 from ranker.data.batch import Batch
-from ranker.data.encode import Encoders
+from ranker.data.encode import ENCODERS_FILE, Encoders
 from ranker.data.parquet import DataError
 from ranker.models.build import ModelConfig, build_model
 from ranker.models.ranking_model import RankingModel
@@ -27,12 +27,12 @@ from ranker.schema import Schema, load_schema
 from ranker.score_weights import ScoreWeights
 from ranker.tensor_file import read_tensors, write_tensors
 
-FORMAT = 1
+FORMAT = 2
 FILES = (
     "config.yaml",
     "schema.yaml",
     "score_weights.yaml",
-    "encoders.json",
+    ENCODERS_FILE,
     "weights.safetensors",
     "optimizer.safetensors",
     "golden.safetensors",
@@ -99,7 +99,7 @@ def save_bundle(folder: Path, bundle: ModelBundle, golden: Batch) -> None:
         (temporary / "schema.yaml").write_text(dump_yaml(bundle.schema), encoding="utf-8")
         weights_yaml = dump_yaml(bundle.score_weights)
         (temporary / "score_weights.yaml").write_text(weights_yaml, encoding="utf-8")
-        bundle.encoders.save(temporary / "encoders.json")
+        bundle.encoders.save(temporary / ENCODERS_FILE)
         tensors_by_file = {
             "weights": bundle.model.state_dict(),
             "optimizer": bundle.optimizer,
@@ -137,7 +137,7 @@ def load_bundle(folder: Path) -> ModelBundle:
         raise DataError(f"{folder}: the bundle is damaged: {'; '.join(problems)}")
     schema = load_schema(folder / "schema.yaml")
     config = load_config(BundleConfig, folder / "config.yaml")
-    encoders = Encoders.load(folder / "encoders.json")
+    encoders = Encoders.load(folder / ENCODERS_FILE)
     model = build_bundle_model(config, schema, encoders)
     try:
         model.load_state_dict(_load_tensors(folder / "weights.safetensors"))

@@ -153,6 +153,8 @@ def _describe(config_type: type[Config], problem: Mapping[str, object]) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "missing":
         return f"key {key!r} is required"
+    if problem["type"] == "union_tag_not_found":
+        return f"key '{key}.kind' is required: it says which of the alternatives {key!r} is"
     got = problem["input"]
     shown = "" if isinstance(got, dict | list) else f", got {got!r}"
     return f"key {key!r}: {message}{shown}" if key else message

@@ -196,3 +196,32 @@ def test_paths_outside_the_folder_are_refused(name: str, folder: Path) -> None:
     outside.write_text("x")
     digests = folder_digests(folder) | {name: sha256_of(outside)}
     assert find_damage(folder, digests) == [f"{name}: the manifest names a path outside the folder"]
+
+
+@pytest.fixture
+def dead_process() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_what_killed_processes_left_is_cleared_up(tmp_path: Path, dead_process: int) -> None:
+    mine = f".file.txt.{os.getppid()}.tmp"  # of a process that runs
+    for name in (f".file.txt.{dead_process}.tmp", f".other.{dead_process}.tmp", mine):
+        (tmp_path / name).write_text("half")
+    write_text(tmp_path / "file.txt", "whole")
+    assert names(tmp_path) == sorted([mine, f".other.{dead_process}.tmp", "file.txt"])
+
+
+def test_a_folder_moved_away_by_a_killed_process_is_put_back(
+    tmp_path: Path, dead_process: int
+) -> None:
+    path = tmp_path / "bundle"
+    with replacing_folder(path) as temporary:
+        write_json(temporary / MANIFEST, {"number": 1})
+    path.rename(tmp_path / f".bundle.{dead_process}.old")
+    (tmp_path / f".bundle.{dead_process}.tmp").mkdir()
+    with pytest.raises(OSError, match="disk"), replacing_folder(path):
+        assert names(path) == [MANIFEST]
+        raise OSError("disk")
+    assert names(tmp_path) == ["bundle"]

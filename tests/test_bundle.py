@@ -174,9 +174,9 @@ def test_golden_rows_must_be_complete(bundle: Path) -> None:
         ("\x00[", "damaged"),
         ("[1]", "is no bundle"),
         ('{"kind": "state"}', "is no bundle"),
-        ('{"kind": "bundle", "format": 99}', "bundle format 99, this version reads 1"),
-        ('{"kind": "bundle", "format": 1}', "expected sections 'files'"),
-        ('{"kind": "bundle", "format": 1, "files": [], "data_window": {}}', "expected sections"),
+        ('{"kind": "bundle", "format": 99}', "bundle format 99, this version reads 2"),
+        ('{"kind": "bundle", "format": 2}', "expected sections 'files'"),
+        ('{"kind": "bundle", "format": 2, "files": [], "data_window": {}}', "expected sections"),
     ],
 )
 def test_a_manifest_that_is_none_is_named(content: str | None, message: str, bundle: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_damaged_data_window_is_named(bundle: Path) -> None:
 
 def test_nothing_is_pickled_and_everybody_may_read(bundle: Path) -> None:
     for path in bundle.rglob("*"):
-        assert path.suffix in {".yaml", ".json", ".safetensors"}
+        assert path.suffix in {".yaml", ".json", ".safetensors", ".parquet"}
         assert path.stat().st_mode & 0o044 == (bundle / MANIFEST).stat().st_mode & 0o044
         content = path.read_bytes()
         assert not content.startswith((b"\x80", b"PK"))  # a pickle, a zip as torch.save writes

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -175,3 +175,26 @@ def test_digest_is_the_meaning(file: Path) -> None:
 def test_configs_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Inner().rate = 3  # type: ignore[misc]
+
+
+class Circle(Config):
+    kind: Literal["circle"] = "circle"
+    radius_m: float = 1.0
+
+
+class Square(Config):
+    kind: Literal["square"] = "square"
+    side_m: float = 1.0
+
+
+class Drawing(Config):
+    shape: Annotated[Circle | Square, Field(discriminator="kind")] = Circle()
+
+
+def test_an_alternative_must_say_its_kind(file: Path) -> None:
+    file.write_text("shape: {radius_m: 2}")
+    with pytest.raises(ConfigError, match=r"key 'shape\.kind' is required"):
+        load_config(Drawing, file)
+    file.write_text("shape: {kind: triangle}")
+    with pytest.raises(ConfigError, match=r"key 'shape'.*'circle', 'square'"):
+        load_config(Drawing, file)

@@ -15,6 +15,7 @@ from protocol import (
 arguments = parse_arguments()
 stopwatch = Stopwatch(arguments)
 
+import os  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -106,3 +107,5 @@ else:
     predictions = np.stack([by_task[task] for task in log.tasks], axis=1)
     save_predictions(arguments, predictions)
 ray.shutdown()
+# a thread of Ray's sometimes aborts the interpreter's own exit, when all is done
+os._exit(0)

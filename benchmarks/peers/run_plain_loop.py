@@ -27,35 +27,31 @@ from ranker.data.store import EncodedStore, Window  # noqa: E402
 
 stopwatch.mark("imported")
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-ADAGRAD_RATE, ADAGRAD_INITIAL_SUM = 0.05, 0.1
 
 
 class BatchedLayer(nn.Module):
-    """N linear maps, each followed by batch normalisation and ReLU: [B, I] or [N, B, I] in."""
+    """N linear maps, each followed by ReLU: [B, I] or [N, B, I] in."""
 
     def __init__(self, num: int, inputs: int, outputs: int) -> None:
         super().__init__()
         self.num, self.outputs = num, outputs
         self.weight = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(num, outputs, inputs)))
-        self.norm = nn.BatchNorm1d(num * outputs)
+        self.bias = nn.Parameter(torch.zeros(num, 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map to [N, B, H]."""
         if x.dim() == 2:
-            out = x @ self.weight.flatten(0, 1).t()  # [B, N * H]
-        else:
-            out = torch.bmm(x, self.weight.transpose(1, 2)).transpose(0, 1).flatten(1)
-        out = torch.relu_(self.norm(out))
-        return out.view(-1, self.num, self.outputs).transpose(0, 1)
+            out = functional.linear(x, self.weight.flatten(0, 1), self.bias.flatten())
+            return torch.relu_(out).view(-1, self.num, self.outputs).transpose(0, 1)
+        return torch.relu_(torch.baddbmm(self.bias, x, self.weight.transpose(1, 2)))
 
 
 class MMoE(nn.Module):
-    """Normalised inputs, experts and gates on them, towers: logits [B, K] from [B, D]."""
+    """Experts and gates on the inputs, towers: logits [B, K] from [B, D]."""
 
     def __init__(self, in_width: int, size: ModelSize, num_tasks: int) -> None:
         super().__init__()
         self.num_experts, self.num_tasks = size.num_experts, num_tasks
-        self.normalize = nn.BatchNorm1d(in_width)
         expert_widths = [in_width, *size.expert_widths]
         tower_widths = [size.expert_widths[-1], *size.tower_widths]
         self.experts = _layers(size.num_experts, expert_widths)
@@ -66,7 +62,6 @@ class MMoE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, D] to [B, K]."""
-        x = self.normalize(x)
         experts = self.experts(x).transpose(0, 1)  # [B, E, J]
         gates = self.gates(x).view(-1, self.num_tasks, self.num_experts).softmax(dim=2)
         mixed = torch.bmm(gates, experts).transpose(0, 1)  # [K, B, J]
@@ -77,15 +72,15 @@ class MMoE(nn.Module):
 class RowWiseAdagrad:
     """One table [R, W] with one sum of squares a row; only the batch's rows are touched."""
 
-    def __init__(self, table: Tensor) -> None:
-        self.table = table
-        self.sums = torch.full((len(table),), ADAGRAD_INITIAL_SUM)
+    def __init__(self, table: Tensor, *, rate: float, initial_sum: float) -> None:
+        self.table, self.rate = table, rate
+        self.sums = torch.full((len(table),), initial_sum)
 
     def step(self, rows: Tensor, gradient: Tensor) -> None:
         """Apply the summed ``gradient`` [U, W] of the different ``rows`` [U]."""
         sums = self.sums[rows] + gradient.square().mean(dim=1)  # [U]
         self.sums[rows] = sums
-        self.table[rows] -= ADAGRAD_RATE * gradient / (sums.sqrt() + 1e-10)[:, None]
+        self.table[rows] -= self.rate * gradient / (sums.sqrt() + 1e-10)[:, None]
 
 
 def _layers(num: int, widths: Sequence[int]) -> nn.Sequential:
@@ -136,9 +131,14 @@ vocabularies = [store.schema.vocabulary_of(store.schema.feature(n)) for n in log
 sizes = [windows[-1].vocabulary_sizes[name] for name in vocabularies]
 offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
 width = log.size.embedding_width
-adagrad = RowWiseAdagrad(torch.randn(sum(sizes), width) * 0.01)
+optimizers = config["optimizer"]
+adagrad = RowWiseAdagrad(
+    torch.randn(sum(sizes), width) * 0.01,
+    rate=optimizers["embedding"]["rate"],
+    initial_sum=optimizers["embedding"]["initial_sum"],
+)
 model = MMoE(len(sizes) * width + len(log.numeric), log.size, len(log.tasks))
-optimizer = torch.optim.Adam(model.parameters(), lr=log.size.rate, fused=True)
+optimizer = torch.optim.Adam(model.parameters(), lr=optimizers["dense_rate"], fused=True)
 
 ready = False
 for window in windows:

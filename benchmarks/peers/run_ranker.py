@@ -14,6 +14,7 @@ import json  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import pipelines.cli  # noqa: E402, F401  before torch, as the command line does
 import ranker.training.fit  # noqa: E402, F401  what `train` imports: torch, Lightning
 from pipelines.cli import main  # noqa: E402
 from ranker.data.parquet import write_table  # noqa: E402

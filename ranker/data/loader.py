@@ -73,7 +73,7 @@ class WindowBatches(Dataset[NumberedBatch]):
         self._device = device
         self._store, self._window, self._batch_rows = store, window, batch_rows
         self._pass, self._shuffle = pass_number, shuffle
-        self._buffers = _plan_buffers(window.num_rows, shuffle, window.label, pass_number)
+        self._buffers = plan_buffers(window.num_rows, shuffle, window.label, pass_number)
         counts = [-(-len(rows) // batch_rows) for rows in self._buffers]
         self._first_batch = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._loaded: tuple[int, Batch] | None = None
@@ -184,7 +184,7 @@ def _known(index: npt.NDArray[np.generic], size: int | None) -> Tensor:
     return known if size is None else known.masked_fill(known >= size, 0)
 
 
-def _plan_buffers(
+def plan_buffers(
     num_rows: int, shuffle: ShuffleSettings, label: str, pass_number: int
 ) -> list[IntArray]:
     """Rows of each buffer in training order, relative to the window's first row."""

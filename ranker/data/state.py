@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ranker.atomic import MANIFEST, find_damage, folder_digests, write_json, write_text
 from ranker.config import digest, dump_yaml
-from ranker.data.encode import Encoders
+from ranker.data.encode import ENCODERS_FILE, Encoders
 from ranker.data.features import FeatureSource, OwnerTable
 from ranker.data.history_state import (
     Counts,
@@ -23,7 +23,7 @@ from ranker.data.history_state import (
 from ranker.data.parquet import DataError, read_table, write_table
 from ranker.schema import Schema, load_schema
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_state(folder: Path, source: FeatureSource) -> None:
@@ -31,7 +31,7 @@ def save_state(folder: Path, source: FeatureSource) -> None:
     history, schema = source.history, source.schema
     folder.mkdir(parents=True)
     write_text(folder / "schema.yaml", dump_yaml(schema))
-    source.encoders.save(folder / "encoders.json")
+    source.encoders.save(folder / ENCODERS_FILE)
     for name, counts in history.counts.items():
         write_table(folder / "counts" / f"{name}.parquet", _counts_table(counts, schema))
     write_table(folder / "counts" / "_overall.parquet", _counts_table(history.overall, schema))
@@ -82,7 +82,7 @@ def load_state(folder: Path) -> FeatureSource:
     )
     return FeatureSource(
         schema=schema,
-        encoders=Encoders.load(folder / "encoders.json"),
+        encoders=Encoders.load(folder / ENCODERS_FILE),
         history=history,
         users=_owner_table(folder / "users.parquet"),
         items=_owner_table(folder / "items.parquet"),

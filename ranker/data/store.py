@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ranker.data.encode import Encoders
+from ranker.data.encode import ENCODERS_FILE, Encoders
 from ranker.data.parquet import DataError
 from ranker.data.store_layout import Block, Ragged, blocks_of, ragged_of, store_columns
 from ranker.schema import load_schema
 
 STORE_FILE = "store.json"
-FORMAT = 2
+FORMAT = 3
 IntArray = npt.NDArray[np.int64]
 IndexArray = npt.NDArray[np.int32]
 
@@ -115,7 +115,7 @@ class EncodedStore:
     def encoders(self) -> Encoders:
         """The encoders at the end of the store."""
         if self._encoders is None:
-            self._encoders = Encoders.load(self.folder / "store" / "encoders.json")
+            self._encoders = Encoders.load(self.folder / "store" / ENCODERS_FILE)
         return self._encoders
 
     def column(self, name: str) -> npt.NDArray[np.generic]:

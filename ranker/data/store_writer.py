@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ranker.atomic import write_text
-from ranker.data.encode import Encoders
+from ranker.data.encode import ENCODERS_FILE, Encoders
 from ranker.data.parallel import map_columns
 from ranker.data.store import FORMAT, STORE_FILE, Window, block_file, elements_file, ends_file
 from ranker.data.store_layout import Block, Ragged, blocks_of, ragged_of
@@ -64,7 +64,7 @@ class StoreWriter:
     def finish(self, encoders: Encoders) -> None:
         """Close the files and describe them."""
         self.close()
-        encoders.save(self._folder / "encoders.json")
+        encoders.save(self._folder / ENCODERS_FILE)
         document = {
             "format": FORMAT,
             "rows": self._rows,

@@ -93,7 +93,7 @@ class MLP(nn.Module):
             *(
                 nn.Sequential(
                     nn.Linear(inputs, outputs, bias=bias),
-                    _Norm(1, outputs, normalization=style.normalization),
+                    Norm(1, outputs, normalization=style.normalization),
                     _activation(style.activation),
                     nn.Dropout(style.dropout),
                 )
@@ -120,7 +120,7 @@ class BatchedMLP(nn.Module):
             *(
                 nn.Sequential(
                     BatchedLinear(num, inputs, outputs, bias=bias),
-                    _Norm(num, outputs, normalization=style.normalization),
+                    Norm(num, outputs, normalization=style.normalization),
                     _activation(style.activation),
                     nn.Dropout(style.dropout),
                 )
@@ -134,7 +134,7 @@ class BatchedMLP(nn.Module):
         return out
 
 
-class _Norm(nn.Module):
+class Norm(nn.Module):
     """Normalise [B, H] or [B, N, H], each of the ``num`` networks by itself."""
 
     def __init__(self, num: int, width: int, *, normalization: Normalization) -> None:
@@ -154,6 +154,7 @@ class _Norm(nn.Module):
                 assert_never(normalization)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last axis of [..., H]."""
         match self.kind:
             case "none":
                 return x

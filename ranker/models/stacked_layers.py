@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ranker.models.embedding_table import EmbeddingTable
-from ranker.models.layers import BatchedLinear, BatchNorm, _Norm
+from ranker.models.layers import BatchedLinear, BatchNorm, Norm
 from ranker.models.position import PositionTower
 
 
@@ -40,7 +40,7 @@ def stacked_layer(layers: Sequence[nn.Module]) -> nn.Module | None:
             return StackedTable(layers, first)
         case PositionTower():
             return StackedPositionTower(layers, first)
-        case _Norm(kind="layer"):
+        case Norm(kind="layer"):
             return StackedLayerNorm(layers, width=first.width)
         case _ if next(first.parameters(recurse=False), None) is None:
             return None

@@ -18,7 +18,7 @@ from torch import Tensor
 from ranker.bundle import BundleConfig, build_bundle_model
 from ranker.config import digest
 from ranker.data.batch import Batch
-from ranker.data.loader import ShuffleSettings, _plan_buffers, read_batch, seed_of
+from ranker.data.loader import ShuffleSettings, plan_buffers, read_batch, seed_of
 from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore, Window
 from ranker.models.ranking_model import RankingModel
@@ -153,7 +153,7 @@ def _columns_read(model: RankingModel, batch: Batch) -> Batch:
 def _orders(window: Window, pass_number: int, configs: Sequence[TrainConfig]) -> Iterator[Tensor]:
     """Batch by batch the rows [B, S] of the window that each model is trained on."""
     plans = [
-        _plan_buffers(
+        plan_buffers(
             window.num_rows,
             ShuffleSettings(
                 seed=config.seed,

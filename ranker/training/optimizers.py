@@ -101,6 +101,7 @@ class AveragedAdamW(AdamW):
         self._decay = decay
 
     @torch.no_grad()
+    # torch's step is typed by overloads, which one signature can't match
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update the weights, then their average."""
         super().step(closure)
@@ -127,9 +128,9 @@ def build_optimizers(model: RankingModel, config: OptimizerConfig) -> list[Optim
     """Dense first, then embeddings (left out when the model has none)."""
     table = model.embedder.table
     weight = None if table is None else table.weight
-    optimizers: list[Optimizer] = [_dense_optimizer(_dense_groups(model), config)]
+    optimizers: list[Optimizer] = [dense_optimizer(_dense_groups(model), config)]
     if weight is not None:
-        rule = _row_rule(config.embedding)
+        rule = row_rule(config.embedding)
         optimizers.append(SparseRows(weight, rule, decay=config.embedding_decay))
     return optimizers
 
@@ -172,7 +173,7 @@ def grow_optimizer_tensors(
     """
     grown = dict(tensors)
     old_parameters = dict(old.named_parameters())
-    initial = _row_rule(config.embedding).initial_state(torch.zeros(1, 1))
+    initial = row_rule(config.embedding).initial_state(torch.zeros(1, 1))
     found = {key.rpartition("/")[2] for key in tensors if key.startswith(f"{TABLE}/")} - {STEP}
     if found and found != set(initial):
         raise DataError(
@@ -262,7 +263,8 @@ def _dense_groups(model: RankingModel) -> list[dict[str, Any]]:
     return groups
 
 
-def _dense_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
+def dense_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
+    """The optimizer of all but the embeddings, averaging its weights if ``config`` says so."""
     if config.average_decay == 0:
         return AdamW(groups, lr=config.dense_rate, weight_decay=config.weight_decay)
     return AveragedAdamW(
@@ -273,7 +275,8 @@ def _dense_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> O
     )
 
 
-def _row_rule(config: EmbeddingRule) -> RowRule:
+def row_rule(config: EmbeddingRule) -> RowRule:
+    """How one table's rows learn."""
     match config:
         case RowwiseAdagradConfig():
             return RowwiseAdagrad(rate=config.rate, initial_sum=config.initial_sum)

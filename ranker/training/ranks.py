@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, multiprocessing
+from torch._C._distributed_c10d import FileStore, Store  # torch.distributed hides them from types
 
 from ranker.data.batch import Batch
 from ranker.data.loader import slice_batch
@@ -27,6 +30,7 @@ from ranker.models.ranking_model import RankingModel
 from ranker.training.sparse_rows import sum_by_row
 
 _TIMEOUT = datetime.timedelta(hours=2)  # rank 0 predicts whole windows while the others wait
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,27 +128,28 @@ def started_ranks(
         rendezvous: a file for the ranks to find each other; what is there is deleted.
 
     Raises:
-        RuntimeError: another rank has died.
+        RuntimeError: another rank has died, while starting or at work.
     """
     if size == 1:
         yield ALONE
         return
     rendezvous.unlink(missing_ok=True)  # a killed run leaves it, and ranks would meet its ghosts
     context = multiprocessing.get_context("spawn")
-    store = f"file://{rendezvous.resolve()}"
+    path = str(rendezvous.resolve())
     followers = [
-        context.Process(target=_follow, args=(follow, rank, size, backend, store), daemon=True)
+        context.Process(target=_follow, args=(follow, rank, size, backend, path), daemon=True)
         for rank in range(1, size)
     ]
     try:
         for process in followers:
             process.start()
-        dist.init_process_group(
-            backend, init_method=store, rank=0, world_size=size, timeout=_TIMEOUT
-        )
+        store = FileStore(path, size)
+        _wait_until_here(followers, store)
+        _join_group(backend, store, rank=0, size=size)
         yield Ranks(rank=0, size=size)
         for process in followers:
             process.join()
+            _require_alive(process)
     finally:
         for process in followers:
             if process.is_alive():
@@ -154,13 +159,41 @@ def started_ranks(
         rendezvous.unlink(missing_ok=True)
 
 
-def _follow(
-    follow: Callable[[Ranks], None], rank: int, size: int, backend: str, store: str
-) -> None:
-    with contextlib.suppress(KeyboardInterrupt):  # rank 0 says what there is to say
-        dist.init_process_group(
-            backend, init_method=store, rank=rank, world_size=size, timeout=_TIMEOUT
+def _wait_until_here(followers: Sequence[SpawnProcess], store: Store) -> None:
+    """Return when every other rank has its imports behind it and is about to join.
+
+    Joining itself waits for hours, without looking whether the others live.
+    """
+    missing = {_here(rank): process for rank, process in enumerate(followers, start=1)}
+    while missing:
+        for key, process in list(missing.items()):
+            if store.check([key]):
+                del missing[key]
+            else:
+                _require_alive(process)
+        time.sleep(_POLL_S)
+
+
+def _require_alive(process: SpawnProcess) -> None:
+    if process.exitcode:
+        raise RuntimeError(
+            f"a training process (pid {process.pid}) ended with exit code {process.exitcode}"
         )
+
+
+def _here(rank: int) -> str:
+    return f"rank {rank} is here"
+
+
+def _join_group(backend: str, store: Store, *, rank: int, size: int) -> None:
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
+
+
+def _follow(follow: Callable[[Ranks], None], rank: int, size: int, backend: str, path: str) -> None:
+    with contextlib.suppress(KeyboardInterrupt):  # rank 0 says what there is to say
+        store = FileStore(path, size)
+        store.set(_here(rank), "")
+        _join_group(backend, store, rank=rank, size=size)
         try:
             follow(Ranks(rank=rank, size=size))
         finally:

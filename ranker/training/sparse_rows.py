@@ -116,6 +116,7 @@ class SparseRows(Optimizer):
         self._rule, self._decay = rule, decay
 
     @torch.no_grad()
+    # torch's step is typed by overloads, which one signature can't match
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update the rows that have a gradient."""
         assert closure is None, "the loss is evaluated once a step"

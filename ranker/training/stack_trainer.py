@@ -22,9 +22,9 @@ from ranker.models.ranking_model import RankingModel
 from ranker.models.stacked_model import StackedModel
 from ranker.training.optimizers import (
     OptimizerConfig,
-    _dense_optimizer,
-    _row_rule,
     averaged_weights,
+    dense_optimizer,
+    row_rule,
 )
 from ranker.training.sparse_rows import RowRule, SparseRows
 
@@ -108,7 +108,7 @@ class StackTrainer:
             with self._draws:
                 part_logits = self._stack.training_logits(part)
             losses = self._losses(part_logits, part.labels, observed)
-            losses.sum().backward()  # type: ignore[no-untyped-call]
+            losses.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             parts.append(losses.detach())
             for task, values in part_logits.items():
                 logits[task].append(values.detach())
@@ -239,7 +239,7 @@ def _dense_optimizers(
         rows.setdefault(settings, []).append(row)
         config_of[settings] = config
     return [
-        _dense_optimizer([{"params": own, "fused": True}], config_of[settings])
+        dense_optimizer([{"params": own, "fused": True}], config_of[settings])
         for settings, own in rows.items()
     ]
 
@@ -255,7 +255,7 @@ def _sparse_optimizer(table: nn.Parameter, configs: Sequence[OptimizerConfig]) -
             f"embedding_decay or the rest of their rule; got {sorted(decays)} and {unit}"
         )
     rates = [config.embedding.rate for config in configs]
-    rule = _row_rule(shared.embedding)
+    rule = row_rule(shared.embedding)
     if len(set(rates)) > 1:
-        rule = _OwnRates(rule=_row_rule(unit[0]), rates=torch.tensor(rates, device=table.device))
+        rule = _OwnRates(rule=row_rule(unit[0]), rates=torch.tensor(rates, device=table.device))
     return SparseRows(table, rule, decay=shared.embedding_decay)

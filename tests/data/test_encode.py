@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -188,15 +189,15 @@ def encoders() -> Encoders:
 
 
 def test_round_trip_is_exact(encoders: Encoders, tmp_path: Path) -> None:
-    encoders.save(tmp_path / "e.json")
-    again = Encoders.load(tmp_path / "e.json")
+    encoders.save(tmp_path / "e.parquet")
+    again = Encoders.load(tmp_path / "e.parquet")
     assert again.extends(encoders) and encoders.extends(again)
     assert again.vocabularies["n"].ids.tolist() == [2**60 + 1, -4]
     assert again.vocabularies["t"].encode(pa.array(["é", "b", ""])).tolist() == [2, 0, 3]
     assert again.sizes == {"t": 4, "n": 3, "none": 1}
     assert again.standardisers == encoders.standardisers
-    again.save(tmp_path / "f.json")
-    assert (tmp_path / "e.json").read_bytes() == (tmp_path / "f.json").read_bytes()
+    again.save(tmp_path / "f.parquet")
+    assert (tmp_path / "e.parquet").read_bytes() == (tmp_path / "f.parquet").read_bytes()
 
 
 def test_extends(encoders: Encoders) -> None:
@@ -213,29 +214,54 @@ def test_extends(encoders: Encoders) -> None:
     assert not scaled.extends(encoders)
 
 
-GOOD = {"format": 1, "vocabularies": {"t": ["a"]}, "standardisers": {}, "label_scales": {}}
+SCALES: dict[str, dict[str, list[float]]] = {"standardisers": {}, "label_scales": {}}
+
+
+def write_encoders(
+    path: Path, columns: dict[str, pa.Array], scales: object = SCALES, version: str = "2"
+) -> None:
+    metadata = {"ranker.format": version, "ranker.scales": json.dumps(scales)}
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("column", "scales", "version"),
     [
-        "", "{", "[]", "{}", json.dumps(GOOD)[:-5],
-        *(json.dumps(GOOD | change) for change in [
-            {"format": 2}, {"vocabularies": []}, {"vocabularies": {"t": "abc"}},
-            {"vocabularies": {"t": ["a", 1]}}, {"vocabularies": {"t": ["a", "a"]}},
-            {"vocabularies": {"t": [2**63]}}, {"vocabularies": {"t": [[1]]}},
-            {"standardisers": {"x": [0.0]}}, {"standardisers": {"x": [0.0, 0.0]}},
-            {"standardisers": {"x": [float("nan"), 1.0]}},
-        ]),
+        (pa.array([["a", "b"]]), SCALES, "3"),
+        (pa.array(["a"]), SCALES, "2"),
+        (pa.array([["a"], ["b"]]), SCALES, "2"),
+        (pa.array([["a", "a"]]), SCALES, "2"),
+        (pa.array([[1, None]]), SCALES, "2"),
+        (pa.array([[0.5]]), SCALES, "2"),
+        (pa.array([["a"]]), {}, "2"),
+        (pa.array([["a"]]), SCALES | {"standardisers": {"x": [0.0]}}, "2"),
+        (pa.array([["a"]]), SCALES | {"standardisers": {"x": [0.0, 0.0]}}, "2"),
+        (pa.array([["a"]]), SCALES | {"standardisers": {"x": [float("nan"), 1.0]}}, "2"),
     ],
-)  # fmt: skip
-def test_damaged_encoders_are_refused(content: str, tmp_path: Path) -> None:
-    path = tmp_path / "encoders.json"
-    path.write_text(content)
-    with pytest.raises(DataError, match=r"encoders\.json: (is no encoder file|format 2 is not)"):
+)
+def test_wrong_encoders_are_refused(
+    column: pa.Array, scales: object, version: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "encoders.parquet"
+    write_encoders(path, {"t": column}, scales, version)
+    with pytest.raises(DataError, match=r"encoders\.parquet: (is no encoder file|format 3 is not)"):
         Encoders.load(path)
 
 
+def test_damaged_encoders_are_refused(encoders: Encoders, tmp_path: Path) -> None:
+    path = tmp_path / "encoders.parquet"
+    encoders.save(path)
+    good = path.read_bytes()
+    flipped = bytearray(good)
+    flipped[40] ^= 1  # inside the first page
+    for content in (b"", b"{}", good[:-5], bytes(flipped)):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"encoders\.parquet: is no encoder file"):
+            Encoders.load(path)
+    write_encoders(path, {"t": pa.array([["a", "b"]])})
+    assert Encoders.load(path).sizes == {"t": 3}
+
+
 def test_missing_encoders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"e\.json: no such file"):
-        Encoders.load(tmp_path / "e.json")
+    with pytest.raises(DataError, match=r"e\.parquet: no such file"):
+        Encoders.load(tmp_path / "e.parquet")

@@ -263,7 +263,7 @@ def test_ten_days_and_four_more_are_fourteen(
         assert [w.label for w in store.windows] == labels
         assert store.windows[-1].vocabulary_sizes == both.windows[-1].vocabulary_sizes
         assert folder_digests(four / "state") == folder_digests(small_prepared / "state")
-        assert store.encoders.extends(Encoders.load(ten / "state" / "encoders.json"))
+        assert store.encoders.extends(Encoders.load(ten / "state" / "encoders.parquet"))
 
 
 def test_scales_are_fitted_on_the_first_windows_only(

@@ -149,7 +149,7 @@ def test_missing_and_foreign_files_are_named(state: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "state format 2, expected 1"),
+        ({"format": 1}, "state format 1, expected 2"),
         ({"as_of_ms": "soon"}, "is no state's manifest"),
         ({"files": 7}, "is no state's manifest"),
         ({"files": {"../state/recent.parquet": "0"}}, "names a path outside the folder"),

@@ -84,11 +84,11 @@ def test_column_of_the_wrong_size(change: str, prepared: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 9}, "store format 9, expected 2: another version of ranker wrote it"),
+        ({"format": 9}, "store format 9, expected 3: another version of ranker wrote it"),
         ({"rows": None}, "store.json: damaged"),
         ({"windows": [{"label": "x"}]}, "store.json: damaged"),
         ({"windows": 5}, "store.json: damaged"),
-        ({"format": 1}, "store format 1, expected 2: .* run `ranker prepare` again"),
+        ({"format": 2}, "store format 2, expected 3: .* run `ranker prepare` again"),
         ({"sha256_by_column": {}}, "store.json: damaged"),
         ({"sha256_by_column": {"time_ms": {}}}, "store.json: damaged"),
         ({"elements": {"history": 3}}, "store.json: damaged"),

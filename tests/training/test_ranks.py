@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,7 @@ from ranker.data.batch import Batch
 from ranker.data.store import EncodedStore
 from ranker.models.build import MMoEConfig
 from ranker.training.fit import train
-from ranker.training.ranks import Ranks
+from ranker.training.ranks import Ranks, started_ranks
 from ranker.training.settings import TrainConfig
 
 
@@ -92,3 +96,27 @@ def test_two_processes_with_dropout_repeat_and_resume(
     for name in ("weights.safetensors", "optimizer.safetensors"):
         assert (resumed.bundle / name).read_bytes() == (whole.bundle / name).read_bytes()
     assert not (tmp_path / "run" / ".ranks").exists()
+
+
+def die(ranks: Ranks) -> None:
+    sys.exit(7)
+
+
+class DiesWhileStarting:
+    """Can be sent to another process, but not be unpacked there."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (7,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("follow", [die, DiesWhileStarting()])
+def test_a_process_that_died_is_told(follow: Callable[[Ranks], None], tmp_path: Path) -> None:
+    started = time.monotonic()
+    with (
+        pytest.raises(RuntimeError, match=r"a training process \(pid \d+\) ended with exit code 7"),
+        started_ranks(2, follow, backend="gloo", rendezvous=tmp_path / "ranks"),
+    ):
+        pass
+    assert time.monotonic() - started < 60
+    assert not (tmp_path / "ranks").exists()
