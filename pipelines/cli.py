@@ -28,6 +28,7 @@ from ranker.config import ConfigError
 COMMANDS = {
     "demo": "run the whole pipeline on the sample log and open a report",
     "doctor": "look at this machine, and measure which training settings pay on it",
+    "audit": "look at a log of any origin: draft its schema, say what it can answer",
     "validate": "check a log against its schema, row by row, and look for leaks",
     "prepare": "turn a raw log into encoded data in time order, and a state for scoring",
     "train": "train a bundle window by window, past to future; or continue one",
@@ -36,6 +37,7 @@ COMMANDS = {
     "candidates": "generate and pool candidates for requests",
     "score": "score candidate lists and write slates",
     "simulate": "simulate an A/B comparison of two rankers (semi-synthetic)",
+    "analyze": "analyse a real experiment's table: ship, don't ship, or not enough data",
     "verify": "check a bundle's files and replay its golden rows",
     "report": "draw the report of a run folder",
     "kuairand": "train and evaluate on the full 14 days of KuaiRand-Pure",

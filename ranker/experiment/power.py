@@ -182,7 +182,7 @@ def users_for_lift(
             confidence=confidence,
         )
 
-    lower = 2 / min(share_treatment, 1 - share_treatment)
+    lower = (2 + 1e-9) / min(share_treatment, 1 - share_treatment)  # not below 2 by rounding
     upper = 2 * lower
     while missing_power(upper) > 0:
         upper *= 2

@@ -149,3 +149,11 @@ def test_impossible_questions_are_errors():
         users_for_lift(BASELINE, lift=0.0, power=0.8, confidence=0.95)
     with pytest.raises(ValueError, match="share_treatment"):
         users_for_lift(BASELINE, lift=0.1, power=0.8, confidence=0.95, share_treatment=1.0)
+
+
+@pytest.mark.parametrize("share", [0.013, 0.104, 0.167, 0.896])
+def test_two_users_in_the_smaller_arm_in_spite_of_rounding(share: float) -> None:
+    needed = users_for_lift(
+        Baseline(mean=1.0, variance=1e-9), lift=0.5, power=0.8, confidence=0.95, share_treatment=share
+    )
+    assert min(needed.control, needed.treatment) >= 2
