@@ -1,13 +1,14 @@
 """The speed contest: `ranker train` beside our plain loop and the peers, on the same logs.
 
     python benchmarks/training.py --quick
-    python benchmarks/training.py [--parts speed memory quality] [--rounds 3] [--resume]
+    python benchmarks/training.py [--parts speed memory real quality] [--rounds 3] [--resume]
 
 Parts. `speed`: workload A in short interleaved rounds at batch 1,024 and 4,096. `memory`: workload
-B at batch 1,024. `quality`: whole passes over workload A, test AUC, and the wall time from raw
-Parquet to torch-rechub's one-pass AUC. Peers take part whose environments have been made (see
-peers/make_environment.py). Ratios are taken within a round; all is measured in processes of their
-own. Runs are kept in --work, and --resume takes up what is there.
+B at batch 1,024. `real`: one pass over KuaiRand, where RANKER_DATA is set. `quality`: whole passes
+over workload A, test AUC, and the wall time from raw Parquet to torch-rechub's one-pass AUC. Peers
+take part whose environments have been made (see peers/make_environment.py). Ratios are taken within
+a round; all is measured in processes of their own. Runs are kept in --work, and --resume takes up
+what is there.
 """
 
 import json
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from arms import OURS, ArmError, Run, RunPlan, available_peers, prepare, run_arm
 from make_data import NUM_DAYS, TRAIN_DAYS, Workload, workload_a, workload_b, write_log
+from real_pass import real_figures
 from record import (
     REPOSITORY,
     Arguments,
@@ -31,7 +33,7 @@ from record import (
 )
 from whole_pass import quality_figures
 
-PARTS = ("speed", "memory", "quality")
+PARTS = ("speed", "memory", "real", "quality")
 QUICK_ROWS, QUICK_BATCH, QUICK_STEPS = 40_000, 1_024, 20
 QUICK_PEERS_UNTIL_S = 25.0
 SLOW_START = ("fuxictr",)  # a minute before its first step: not in a run under a minute
@@ -269,6 +271,8 @@ def main() -> None:
             run_speed(contest, figures, details, num_rows=parsed.rows)
         if "memory" in parsed.parts:
             run_memory(contest, figures, details, num_ids=parsed.ids)
+        if "real" in parsed.parts:
+            figures |= real_figures(work, rounds=parsed.rounds)
         if "quality" in parsed.parts:
             data = contest.log(workload_a(), num_rows=parsed.rows)
             found, details["quality"] = quality_figures(
