@@ -24,7 +24,7 @@ def real_figures(work: Path, *, rounds: int) -> dict[str, Figure]:
         output = work / f"c_{number}"
         command = [
             *(sys.executable, "-m", "pipelines.cli", "train", "--data", str(store.folder)),
-            *("--config", str(CONFIG), "--set", "before_window=", "--output", str(output)),
+            *("--config", str(CONFIG), "--set", 'before_window=""', "--output", str(output)),
         ]
         wall_s, _ = run_process(command, work / f"c_{number}.txt", threads=2)
         walls_s.append(wall_s)
