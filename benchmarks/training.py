@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from arms import OURS, ArmError, Run, RunPlan, available_peers, prepare, run_arm
+from arms import OURS, TORCH_PEERS, ArmError, Run, RunPlan, available_peers, prepare, run_arm
 from make_data import NUM_DAYS, TRAIN_DAYS, Workload, workload_a, workload_b, write_log
 from real_pass import real_figures
 from record import (
@@ -247,6 +247,9 @@ def main() -> None:
     parser = make_parser("training", description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--peers", nargs="*", choices=TORCH_PEERS, help="all whose environment is made"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of whole passes")
     parser.add_argument("--rows", type=int, default=2_000_000, help="of workload A")
     parser.add_argument("--ids", type=int, default=20_000_000, help="of workload B")
@@ -264,7 +267,8 @@ def main() -> None:
         settings |= {"rows": QUICK_ROWS, "batch": QUICK_BATCH}
         run_quick(work, figures, details)
     else:
-        contest = Contest(work=work, arms=(*OURS, *available_peers()), rounds=parsed.rounds)
+        peers = available_peers() if parsed.peers is None else parsed.peers
+        contest = Contest(work=work, arms=(*OURS, *peers), rounds=parsed.rounds)
         settings |= {key: vars(parsed)[key] for key in ("parts", "rounds", "rows", "ids")}
         settings["arms"] = list(contest.arms)
         if "speed" in parsed.parts:
