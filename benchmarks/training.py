@@ -1,13 +1,14 @@
 """The speed contest: `ranker train` beside our plain loop and the peers, on the same logs.
 
     python benchmarks/training.py --quick
-    python benchmarks/training.py [--parts speed memory quality] [--rounds 3] [--resume]
+    python benchmarks/training.py [--parts speed memory real quality] [--rounds 3] [--resume]
 
 Parts. `speed`: workload A in short interleaved rounds at batch 1,024 and 4,096. `memory`: workload
-B at batch 1,024. `quality`: whole passes over workload A, test AUC, and the wall time from raw
-Parquet to torch-rechub's one-pass AUC. Peers take part whose environments have been made (see
-peers/make_environment.py). Ratios are taken within a round; all is measured in processes of their
-own. Runs are kept in --work, and --resume takes up what is there.
+B at batch 1,024. `real`: one pass over KuaiRand, where RANKER_DATA is set. `quality`: whole passes
+over workload A, test AUC, and the wall time from raw Parquet to torch-rechub's one-pass AUC. Peers
+take part whose environments have been made (see peers/make_environment.py). Ratios are taken within
+a round; all is measured in processes of their own. Runs are kept in --work, and --resume takes up
+what is there.
 """
 
 import json
@@ -17,8 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from arms import OURS, ArmError, Run, RunPlan, available_peers, prepare, run_arm
+from arms import OURS, TORCH_PEERS, ArmError, Run, RunPlan, available_peers, prepare, run_arm
 from make_data import NUM_DAYS, TRAIN_DAYS, Workload, workload_a, workload_b, write_log
+from real_pass import real_figures
 from record import (
     REPOSITORY,
     Arguments,
@@ -31,7 +33,7 @@ from record import (
 )
 from whole_pass import quality_figures
 
-PARTS = ("speed", "memory", "quality")
+PARTS = ("speed", "memory", "real", "quality")
 QUICK_ROWS, QUICK_BATCH, QUICK_STEPS = 40_000, 1_024, 20
 QUICK_PEERS_UNTIL_S = 25.0
 SLOW_START = ("fuxictr",)  # a minute before its first step: not in a run under a minute
@@ -245,6 +247,9 @@ def main() -> None:
     parser = make_parser("training", description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--peers", nargs="*", choices=TORCH_PEERS, help="all whose environment is made"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of whole passes")
     parser.add_argument("--rows", type=int, default=2_000_000, help="of workload A")
     parser.add_argument("--ids", type=int, default=20_000_000, help="of workload B")
@@ -262,13 +267,16 @@ def main() -> None:
         settings |= {"rows": QUICK_ROWS, "batch": QUICK_BATCH}
         run_quick(work, figures, details)
     else:
-        contest = Contest(work=work, arms=(*OURS, *available_peers()), rounds=parsed.rounds)
+        peers = available_peers() if parsed.peers is None else parsed.peers
+        contest = Contest(work=work, arms=(*OURS, *peers), rounds=parsed.rounds)
         settings |= {key: vars(parsed)[key] for key in ("parts", "rounds", "rows", "ids")}
         settings["arms"] = list(contest.arms)
         if "speed" in parsed.parts:
             run_speed(contest, figures, details, num_rows=parsed.rows)
         if "memory" in parsed.parts:
             run_memory(contest, figures, details, num_ids=parsed.ids)
+        if "real" in parsed.parts:
+            figures |= real_figures(work, rounds=parsed.rounds)
         if "quality" in parsed.parts:
             data = contest.log(workload_a(), num_rows=parsed.rows)
             found, details["quality"] = quality_figures(

@@ -1,0 +1,128 @@
+"""README.md's tables of figures, written from benchmarks/results/*.json between their markers.
+
+    python benchmarks/readme_tables.py
+
+A table whose result is missing stays away; a test asserts that README says what is written here.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from record import REPOSITORY, RESULTS, progress
+
+Figures = Mapping[str, Mapping[str, float | None]]
+README = REPOSITORY / "README.md"
+NAMES = {
+    "mmoe": "**ranker, MMoE**",
+    "shared_bottom": "ranker, shared bottom",
+    "ranker": "**`ranker train`**",
+    "plain_loop": "our plain loop",
+    "torch_rechub": "torch-rechub",
+    "deepctr_torch": "DeepCTR-Torch",
+    "fuxictr": "FuxiCTR",
+    "lightgbm": "LightGBM",
+    "hist_gradient_boosting": "HistGradientBoosting",
+    "logistic_regression": "logistic regression",
+    "smoothed_rates": "smoothed rates",
+}
+TASKS = ("click", "long_view", "like")
+
+
+def quality_table(figures: Figures) -> list[str]:
+    """AUC by arm, what the MMoE has more of it, and the calibration error."""
+    lines = [
+        "| | click | long_view | like | ECE click | ECE long_view |",
+        "|---|---|---|---|---|---|",
+    ]
+    arms = [name for name in NAMES if f"auc_click_{name}" in figures]
+    for arm in arms:
+        cells = []
+        for task in TASKS:
+            cell = f"{_value(figures, f'auc_{task}_{arm}'):.4f}"
+            if arm != "mmoe":
+                cell += f" ({_interval(figures, f'auc_{task}_mmoe_minus_{arm}')})"
+            cells.append(cell)
+        cells += [f"{_value(figures, f'ece_calibrated_{task}_{arm}'):.4f}" for task in TASKS[:2]]
+        lines.append(f"| {NAMES[arm]} | {' | '.join(cells)} |")
+    return lines
+
+
+def speed_table(figures: Figures) -> list[str]:
+    """Training speed, start and memory by arm."""
+    lines = [
+        "| workload A | examples/s, batch 1,024 | batch 4,096 | `ranker train` is | "
+        "start to first step | peak memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    for arm in ("ranker", "plain_loop", "torch_rechub", "deepctr_torch", "fuxictr"):
+        if f"a_4096_{arm}_examples_per_s" not in figures:
+            continue
+        rates = [_value(figures, f"a_{batch}_{arm}_examples_per_s") for batch in (1_024, 4_096)]
+        ratios = ""
+        if arm != "ranker":
+            ratios = " and ".join(
+                _ratio(figures, f"a_{batch}_ranker_over_{arm}") for batch in (1_024, 4_096)
+            )
+        start_s = _value(figures, f"a_4096_{arm}_first_step_s")
+        memory_mb = _value(figures, f"a_4096_{arm}_peak_memory_mb")
+        lines.append(
+            f"| {NAMES[arm]} | {rates[0]:,.0f} | {rates[1]:,.0f} | {ratios} | {start_s:.1f} s | "
+            f"{memory_mb:,.0f} MB |"
+        )
+    return lines
+
+
+TABLES: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
+    "quality contest": ("quality", quality_table),
+    "speed contest": ("training", speed_table),
+}
+
+
+def fill(text: str, results: Path) -> str:
+    """``text`` with every table whose result exists.
+
+    Raises:
+        ValueError: a table's markers are missing.
+    """
+    for title, (name, make) in TABLES.items():
+        path = results / f"{name}.json"
+        if not path.is_file():
+            continue
+        record: dict[str, Any] = json.loads(path.read_text())
+        begin, end = f"<!-- {title} -->\n", f"<!-- end of {title} -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"README.md: expected the markers of {title!r}")
+        text = before + begin + "\n".join(make(record["figures"])) + "\n" + end + after
+    return text
+
+
+def _value(figures: Figures, name: str) -> float:
+    value = figures[name]["value"]
+    assert value is not None, name
+    return value
+
+
+def _interval(figures: Figures, name: str) -> str:
+    one = figures[name]
+    return "{value:+.4f} [{ci_low:+.4f}, {ci_high:+.4f}]".format(**one)
+
+
+def _ratio(figures: Figures, name: str) -> str:
+    one = figures[name]
+    if one["ci_low"] is None:
+        return f"{one['value']:.2f} ×"
+    return f"{one['value']:.2f} [{one['ci_low']:.2f}, {one['ci_high']:.2f}] ×"
+
+
+def main() -> None:
+    """Write the tables."""
+    README.write_text(fill(README.read_text(), RESULTS))
+    progress(f"wrote {README}")
+
+
+if __name__ == "__main__":
+    main()

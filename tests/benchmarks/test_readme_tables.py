@@ -1,0 +1,41 @@
+"""README's tables are what the results say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from readme_tables import README, fill
+from record import RESULTS
+
+
+def test_readme_shows_the_results() -> None:
+    text = README.read_text()
+    assert fill(text, RESULTS) == text, "run `python benchmarks/readme_tables.py`"
+    assert "| **ranker, MMoE** | 0." in text
+
+
+def test_a_table_by_hand(tmp_path: Path) -> None:
+    figures = {
+        f"{prefix}_{task}_mmoe": {"value": 0.5, "ci_low": None, "ci_high": None}
+        for prefix in ("auc", "ece_calibrated")
+        for task in ("click", "long_view", "like")
+    }
+    for task in ("click", "long_view", "like"):
+        figures[f"auc_{task}_lightgbm"] = {"value": 0.25, "ci_low": None, "ci_high": None}
+        figures[f"ece_calibrated_{task}_lightgbm"] = {"value": 0.0, "ci_low": 0.0, "ci_high": 0.0}
+        figures[f"auc_{task}_mmoe_minus_lightgbm"] = {
+            "value": 0.25,
+            "ci_low": -0.125,
+            "ci_high": 0.5,
+        }
+    (tmp_path / "quality.json").write_text(json.dumps({"figures": figures}))
+    text = "a\n<!-- quality contest -->\nold\n<!-- end of quality contest -->\nz\n"
+    lines = fill(text, tmp_path).splitlines()
+    difference = "0.2500 (+0.2500 [-0.1250, +0.5000])"
+    assert lines[4] == "| **ranker, MMoE** | 0.5000 | 0.5000 | 0.5000 | 0.5000 | 0.5000 |"
+    assert lines[5] == f"| LightGBM |{f' {difference} |' * 3} 0.0000 | 0.0000 |"
+    assert (lines[0], lines[-1], len(lines)) == ("a", "z", 8)
+    with pytest.raises(ValueError, match="markers of 'quality contest'"):
+        fill("nothing", tmp_path)
