@@ -94,7 +94,7 @@ def file_arm(
 
     given = read_table(path)
     match = match_rows(*_request_items(candidates, given, schema, str(path)))
-    values = _score_column(given, str(path))
+    values = score_column(given, str(path))
     different = values[match.surplus] != values[match.surplus_first]
     if different.any():
         row = int(match.surplus[different.argmax()])
@@ -159,7 +159,7 @@ def _request_items(
     return wanted, keys
 
 
-def _score_column(given: pa.Table, source: str) -> npt.NDArray[np.float64]:
+def score_column(given: pa.Table, source: str) -> npt.NDArray[np.float64]:
     """The scores, or else the negative ranks; NaN where null."""
     import pyarrow as pa
 

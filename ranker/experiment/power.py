@@ -190,8 +190,8 @@ def users_for_lift(
         upper = lower
     num_users = upper if upper == lower else float(brentq(missing_power, lower, upper, rtol=1e-12))
     return UsersNeeded(
-        control=math.ceil(num_users * (1 - share_treatment)),
-        treatment=math.ceil(num_users * share_treatment),
+        control=math.ceil(num_users * (1 - share_treatment) - 1e-6),
+        treatment=math.ceil(num_users * share_treatment - 1e-6),
     )
 
 

@@ -154,6 +154,10 @@ def test_impossible_questions_are_errors():
 @pytest.mark.parametrize("share", [0.013, 0.104, 0.167, 0.896])
 def test_two_users_in_the_smaller_arm_in_spite_of_rounding(share: float) -> None:
     needed = users_for_lift(
-        Baseline(mean=1.0, variance=1e-9), lift=0.5, power=0.8, confidence=0.95, share_treatment=share
+        Baseline(mean=1.0, variance=1e-9),
+        lift=0.5,
+        power=0.8,
+        confidence=0.95,
+        share_treatment=share,
     )
     assert min(needed.control, needed.treatment) >= 2
