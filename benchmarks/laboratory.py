@@ -13,6 +13,7 @@ from multiprocessing import get_context
 
 import laboratory_fixed as fixed
 import laboratory_peeking as peeking
+import laboratory_world as world
 import numpy as np
 from laboratory_others import compare_with_others
 from laboratory_runs import (
@@ -203,7 +204,6 @@ def prove_equal_to_others(_sizes: Sizes, _executor: Executor) -> Proof:
     )
 
 
-# Proofs of the simulated world join here, each from a file of its own.
 PROOFS: dict[str, Callable[[Sizes, Executor], Proof]] = {
     "a_a": prove_a_a,
     "sample_ratio": prove_sample_ratio,
@@ -211,6 +211,7 @@ PROOFS: dict[str, Callable[[Sizes, Executor], Proof]] = {
     "peeking": prove_peeking,
     "cuped": prove_cuped,
     "others": prove_equal_to_others,
+    **world.PROOFS,
 }
 
 

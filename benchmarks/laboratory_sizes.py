@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-# One seed a proof; lifts count on from theirs.
+# One seed a proof; where one needs more (lifts, worlds), it counts on from there.
 SEEDS = {
     "a_a": 1,
     "sample_ratio": 2,
@@ -12,12 +12,17 @@ SEEDS = {
     "others": 6,
     "baseline": 7,
     "lifts": 10,
+    "world_formulas": 20,
+    "world_novelty": 22,
+    "world_interference": 100,
+    "world_positions": 1_000,
+    "world_experiments": 2_000,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How many experiments, and of how many users an arm."""
+    """How many experiments and worlds, and of how many users (an arm; a world)."""
 
     a_a: int
     lifts: int
@@ -28,6 +33,10 @@ class Sizes:
     users_cuped: int
     repeats_cuped: int
     users_baseline: int
+    world_draws: int
+    worlds: int
+    worlds_interference: int
+    users_world: int
 
 
 FULL = Sizes(
@@ -40,6 +49,10 @@ FULL = Sizes(
     users_cuped=100_000,
     repeats_cuped=20,
     users_baseline=2_000_000,
+    world_draws=2_000,
+    worlds=96,
+    worlds_interference=24,
+    users_world=8_192,
 )
 QUICK = Sizes(
     a_a=400,
@@ -51,4 +64,8 @@ QUICK = Sizes(
     users_cuped=100_000,
     repeats_cuped=3,
     users_baseline=500_000,
+    world_draws=200,
+    worlds=4,
+    worlds_interference=4,
+    users_world=4_096,
 )
