@@ -1,6 +1,8 @@
-"""``ranker simulate``: two arms rank the same candidate lists; a response model answers.
+"""``ranker simulate``: two arms rank the same candidate lists, and something answers for the users.
 
-Semi-synthetic: users, requests, candidates and features are real, outcomes are drawn.
+With --candidates a response model does. Semi-synthetic: users, requests, candidates and features
+are real, outcomes are drawn. With --world a world with known truth does (`simulate_world`), which
+can also write a log (`world_log`), or be fitted to one (`world_like`).
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from pipelines.arguments import (
     add_config,
     local_date,
     non_negative,
+    positive,
     print_config,
     require_output_folder,
     resolve,
 )
 from pipelines.arms import ArmScores, CandidateColumns, arm_scores
 from pipelines.console import Console
+from pipelines.simulate_forms import FILES, LIKE, WORLD, WORLD_LOG
 from ranker.config import Config, ConfigError
 
 if TYPE_CHECKING:
@@ -61,23 +65,29 @@ class SimulateConfig(Config):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared data")
-    parser.add_argument("--state", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--candidates", type=Path, required=True, metavar="PATH", help="Parquet")
-    parser.add_argument(
+    files = parser.add_argument_group("in real requests, with drawn outcomes")
+    files.add_argument("--data", type=Path, metavar="DIR", help="prepared data")
+    files.add_argument("--state", type=Path, metavar="DIR")
+    files.add_argument("--candidates", type=Path, metavar="PATH", help="Parquet")
+    files.add_argument(
         "--before",
         type=local_date,
-        required=True,
         metavar="DATE",
         help="the response model learns from before it",
     )
+    world = parser.add_argument_group("in a world with known truth (docs/world.md)")
+    world.add_argument("--world", type=Path, metavar="FILE", help="YAML; see configs/world")
+    world.add_argument(
+        "--write-log", type=Path, metavar="DIR", help="write the world's log and candidate lists"
+    )
+    world.add_argument("--jobs", type=positive, metavar="N", help="at a time; default: the cores")
+    world.add_argument("--like", type=Path, metavar="LOG", help="fit a world to this log")
+    world.add_argument("--schema", type=Path, metavar="FILE", help="of the log to be like")
     for arm in ("control", "treatment"):
         parser.add_argument(
             f"--{arm}",
-            type=Path,
-            required=True,
-            metavar="PATH",
-            help="bundle, or Parquet of scores or slates",
+            metavar="ARM",
+            help="bundle, or Parquet of scores or slates; in a world also a policy's name",
         )
         parser.add_argument(
             f"--{arm}-weights", type=Path, metavar="FILE", help="score weights of a bundle"
@@ -89,7 +99,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Simulate an A/B comparison."""
+    """Simulate an A/B comparison, or make a world for it."""
+    if arguments.like is not None:
+        from pipelines.world_like import run as run_like
+
+        LIKE.check(arguments)
+        return run_like(arguments, console)
+    if arguments.write_log is not None:
+        from pipelines.world_log import run as run_log
+
+        WORLD_LOG.check(arguments)
+        return run_log(arguments, console)
+    if arguments.world is not None:
+        from pipelines.simulate_world import run as run_world
+
+        WORLD.check(arguments)
+        return run_world(arguments, console)
+    FILES.check(arguments)
+    return _run_files(arguments, console)
+
+
+def _run_files(arguments: argparse.Namespace, console: Console) -> int:
     config = resolve(SimulateConfig, arguments, seed=arguments.seed)
     if arguments.print_config:
         return print_config(config, console)
@@ -107,7 +137,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     arms = [
         arm_scores(
             table,
-            getattr(arguments, arm),
+            Path(getattr(arguments, arm)),
             getattr(arguments, f"{arm}_weights"),
             name=getattr(arguments, f"{arm}_name"),
             role=arm,
