@@ -36,7 +36,7 @@ COMMANDS = {
     "compare": "compare two bundles or prediction files: better, worse or cannot tell",
     "candidates": "generate and pool candidates for requests",
     "score": "score candidate lists and write slates",
-    "simulate": "simulate an A/B comparison of two rankers (semi-synthetic)",
+    "simulate": "simulate an A/B comparison: on a response model, or in a world of known truth",
     "analyze": "analyse a real experiment's table: ship, don't ship, or not enough data",
     "verify": "check a bundle's files and replay its golden rows",
     "report": "draw the report of a run folder",
@@ -189,6 +189,8 @@ def _require_nothing(parser: argparse.ArgumentParser) -> None:
     """A config can be shown without the files that it is meant for."""
     for action in parser._actions:
         action.required = False
+        if not action.option_strings:
+            action.nargs = "?"
     for group in parser._mutually_exclusive_groups:
         group.required = False
 

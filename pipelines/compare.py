@@ -68,7 +68,8 @@ def open_ranker(path: Path) -> ModelBundle | pa.Table:
     from ranker.bundle import load_bundle
     from ranker.data.parquet import read_table
 
-    if path.is_dir() and not any(path.glob("*.parquet")):
+    holds_weights = any(path.glob("*.safetensors"))
+    if path.is_dir() and (holds_weights or not any(path.glob("*.parquet"))):
         return load_bundle(path)
     return read_table(path)
 

@@ -43,6 +43,8 @@ from ranker.experiment.world.experiment import expect_experiment, run_experiment
 from ranker.experiment.world.truth import true_means
 from ranker.report.content import Provenance
 from ranker.report.experiment_page import ExperimentPage, render_experiment
+from ranker.report.markup import Column, Html, escape, table
+from ranker.report.panel import section
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -116,16 +118,45 @@ def _said(
         title=f"Simulated: {names[1]} against {names[0]}",
         analysis=analysis,
         created_by=f"ranker {version('ranker')}",
-        simulated=[*simulated, *(one.sentence for one in judged)],
+        simulated=simulated,
         real=real,
+        truth=_truth_section(judged),
         provenance=Provenance(config_yaml=dump_yaml(resolved)),
     )
     return document, page
 
 
+def _truth_section(judged: Sequence[JudgedLift]) -> Html:
+    """Estimates beside the truth, for the page."""
+    titles = [
+        "Metric",
+        "True lift",
+        "Expected of the split",
+        "Read",
+        "Interval",
+        "Covers the truth",
+    ]
+    return section(
+        "truth",
+        "What is true in this world",
+        "The *true lift* compares everybody under treatment with everybody under control; the one "
+        "*expected of the split* takes the users as they were assigned.",
+        table(
+            caption="True and estimated lifts",
+            columns=[Column(title=title, numeric=0 < i < 5) for i, title in enumerate(titles)],
+            rows=[[escape(cell) for cell in row] for row in _truth_rows(judged)],
+        ),
+    )
+
+
 def describe_truth(judged: Sequence[JudgedLift], console: Console) -> str:
     """Estimates beside the truth, as a table."""
-    rows = [
+    header = ["metric", "true lift", "expected of split", "read", "interval", "covers truth"]
+    return console.table(header, _truth_rows(judged))
+
+
+def _truth_rows(judged: Sequence[JudgedLift]) -> list[list[str]]:
+    return [
         [
             one.metric,
             _percent(one.true_lift),
@@ -136,8 +167,6 @@ def describe_truth(judged: Sequence[JudgedLift], console: Console) -> str:
         ]
         for one in judged
     ]
-    header = ["metric", "true lift", "expected of split", "read", "interval", "covers truth"]
-    return console.table(header, rows)
 
 
 def _arm_arguments(

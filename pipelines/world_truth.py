@@ -38,19 +38,6 @@ class JudgedLift:
     covers: bool | None = None
     reason: str = ""
 
-    @property
-    def sentence(self) -> str:
-        """For a page."""
-        if self.true_lift is None:
-            return f"the truth of {self.metric} isn't known in closed form: {self.reason}"
-        if self.covers is None:
-            return f"the true lift of {self.metric} is {self.true_lift:+.2%}; {self.reason}"
-        verb = "covers" if self.covers else "misses"
-        return (
-            f"the true lift of {self.metric} is {self.true_lift:+.2%}; the experiment read "
-            f"{self.estimate:+.2%} [{self.ci_low:+.2%}, {self.ci_high:+.2%}], which {verb} it"
-        )
-
     def to_json(self) -> Json:
         """Ready for ``json.dumps``."""
         return asdict(self)

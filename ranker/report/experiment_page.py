@@ -32,6 +32,7 @@ class ExperimentPage:
         simulated, real: what of the experiment was simulated and what was real, in sentences; both
             empty for an experiment with live traffic.
         provenance: seeds, digests and the configuration.
+        truth: a section on what is known to be true, where the experiment was simulated.
         created_by: the program and its version.
     """
 
@@ -41,6 +42,7 @@ class ExperimentPage:
     simulated: Sequence[str] = ()
     real: Sequence[str] = ()
     provenance: Provenance | None = None
+    truth: Html | None = None
 
 
 def render_experiment(page: ExperimentPage) -> str:
@@ -60,6 +62,7 @@ def _sections(page: ExperimentPage) -> list[Section]:
     return [
         ("decision", "Decision", decision_section(analysis)),
         ("metrics", "Metrics", metrics_section(analysis)),
+        ("truth", "Truth", page.truth),
         ("course", "Day by day", course_section(analysis)),
         ("guardrails", "Guardrails", guardrails_section(analysis)),
         ("slices", "Slices", slices_section(analysis)),
