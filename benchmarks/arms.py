@@ -132,25 +132,17 @@ def run_process(command: Sequence[str], output: Path, *, threads: int) -> tuple[
         )
         memory = _MemoryWatch(process.pid)
         try:
-            code, used = _wait(process)
+            code = process.wait()
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
         finally:
-            sampled_mb = memory.stop()
-        peak_memory_mb = max(sampled_mb, used)
+            peak_memory_mb = memory.stop()
         wall_s = time.perf_counter() - started
     if code != 0:
         tail = output.read_text(errors="replace")[-2_000:]
         raise ArmError(f"{' '.join(command[:3])} exited with {code}:\n{tail}")
     return wall_s, peak_memory_mb
-
-
-def _wait(process: "subprocess.Popen[bytes]") -> tuple[int, float]:
-    """Exit code, and the process's own peak memory in MB, which no sampling misses."""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss / 1024
 
 
 class _MemoryWatch:
@@ -171,7 +163,8 @@ class _MemoryWatch:
     def _watch(self) -> None:
         while not self._stopped.wait(_SAMPLE_EVERY_S):
             total = sum(_proportional_kb(pid) for pid in _descendants(self._pid))
-            self._peak_kb = max(self._peak_kb, total)
+            # the process's own peak so far, which no sample has to hit
+            self._peak_kb = max(self._peak_kb, total, _kb(self._pid, "status", "VmHWM:"))
 
 
 def _descendants(root: int) -> list[int]:
@@ -190,11 +183,15 @@ def _descendants(root: int) -> list[int]:
 
 def _proportional_kb(pid: int) -> int:
     """Memory of a process with each shared page divided among its users."""
+    return _kb(pid, "smaps_rollup", "Pss:")
+
+
+def _kb(pid: int, file: str, key: str) -> int:
     try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        text = Path(f"/proc/{pid}/{file}").read_text()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")), 0)
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(key)), 0)
 
 
 def _peer_python(name: str) -> Path:

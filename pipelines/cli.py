@@ -142,6 +142,9 @@ def _explain(error: Exception, console: Console) -> int:
         where = f"{error.filename}: " if error.filename else ""
         console.error(f"{where}{error.strerror or error}")
         return EXIT_USAGE
+    if type(error).__name__ == "RankDiedError":  # its module imports torch
+        console.error(str(error))
+        return EXIT_RESOURCE
     from ranker.atomic import OutputError
     from ranker.data.parquet import DataError
 

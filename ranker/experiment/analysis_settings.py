@@ -11,6 +11,8 @@ from pydantic import Field, model_validator
 from ranker.config import Config
 from ranker.experiment.metric import MetricSpec
 
+MAX_SHARE_RATIO = 10_000
+
 
 class OutcomeColumns(Config):
     """Names of the columns that say who, under which arm, and when.
@@ -52,9 +54,9 @@ class AnalysisSettings(Config):
     metrics: tuple[MetricSpec, ...] = Field(min_length=1)
     slices: tuple[str, ...] = ()
     users_in_two_arms: Literal["reject", "drop"] = "reject"
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    confidence: float = Field(default=0.95, gt=0.5, le=0.999)
     peeking: bool = False
-    power: float = Field(default=0.8, ge=0.5, lt=1)
+    power: float = Field(default=0.8, ge=0.5, le=0.999)
     bootstrap_replicates: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
 
@@ -66,6 +68,11 @@ class AnalysisSettings(Config):
             )
         if not all(share > 0 for share in self.share_by_arm.values()):
             raise ValueError(f"share_by_arm: expected shares above 0, got {self.share_by_arm}")
+        if max(self.share_by_arm.values()) > MAX_SHARE_RATIO * min(self.share_by_arm.values()):
+            raise ValueError(
+                f"share_by_arm: expected no share above {MAX_SHARE_RATIO:,} times another, got "
+                f"{self.share_by_arm}"
+            )
         if not any(metric.role == "primary" for metric in self.metrics):
             raise ValueError("metrics: at least one needs role: primary; it is what decides")
         for what, names in (

@@ -12,7 +12,7 @@ from ranker.experiment.assignment import ArmCounts
 from ranker.experiment.lift import MetricVerdict
 from ranker.experiment.metric_result import Json, MetricResult
 
-# A split this unlikely says that users were lost from an arm: no metric can then be trusted.
+# A split, or a difference before the start, this unlikely: no metric can then be trusted.
 SAMPLE_RATIO_ALARM = 0.001
 
 
@@ -83,7 +83,8 @@ def decide(
 ) -> Decision:
     """Judge one treatment by its primary metrics and guardrails; the first rule that fits holds.
 
-    1. p of the sample ratio below `SAMPLE_RATIO_ALARM`: no verdict.
+    1. p of the sample ratio, or of a primary metric's difference before the experiment, below
+       `SAMPLE_RATIO_ALARM`: no verdict.
     2. A primary metric worse; or a guardrail worse and not shown to be within its margin: don't
        ship.
     3. Every primary metric shown to gain less than is worthwhile: don't ship.
@@ -104,6 +105,10 @@ def decide(
     if sample_ratio.p_value < SAMPLE_RATIO_ALARM:
         reasons: tuple[str, ...] = (_mismatch(sample_ratio),)
         return Decision(treatment=treatment, verdict=Verdict.REFUSED, reasons=reasons)
+    apart = [one for one in results if one.metric.role == "primary" and _differed_before(one)]
+    if apart:
+        reasons = tuple(_difference_before(one) for one in apart)
+        return Decision(treatment=treatment, verdict=Verdict.REFUSED, reasons=reasons)
     primaries = [_primary(one, num_days) for one in results if one.metric.role == "primary"]
     guardrails = [_guardrail(one, num_days) for one in results if one.metric.role == "guardrail"]
     findings = primaries + guardrails
@@ -121,6 +126,19 @@ def decide(
     ordered = sorted(findings, key=lambda one: one.leaning is not deciding)
     reasons = tuple(finding.reason for finding in ordered)
     return Decision(treatment=treatment, verdict=verdict, reasons=reasons)
+
+
+def _differed_before(result: MetricResult) -> bool:
+    return result.before is not None and result.before.p_value < SAMPLE_RATIO_ALARM
+
+
+def _difference_before(result: MetricResult) -> str:
+    assert result.before is not None
+    return (
+        f"{result.metric.name} already differed by {result.before.difference:+.4g} before the "
+        f"experiment ({result.before.control:.4g} in control; p = {result.before.p_value:.2g}): "
+        "the arms are not alike, or their past is not complete. Find out why first."
+    )
 
 
 def _primary(result: MetricResult, num_days: int) -> Finding:
@@ -193,7 +211,11 @@ def _needs(result: MetricResult, num_days: int) -> str:
             f"There are users enough to see {target}, but chance has its part: go on, or call it "
             "no gain."
         )
-    days = f", {math.ceil(num_days * need / have):,} days at the rate so far" if num_days else ""
+    days = (
+        f", {math.ceil(num_days * need / have):,} days if users kept arriving as so far"
+        if num_days
+        else ""
+    )
     return (
         f"To see {target} takes about {power.users_needed.control:,} users in control and "
         f"{power.users_needed.treatment:,} in {result.treatment}, {need / have:.1f} times as many "

@@ -64,6 +64,7 @@ class MetricAnalyst:
         confidence, outcomes = self.settings.confidence, self.outcomes
         arms = [users.moments_of(outcomes.users_of(arm)) for arm in (outcomes.arms[0], treatment)]
         slices: tuple[SliceEffect, ...] = ()
+        before = users.effect_before(*arms, confidence=confidence)
         if metric.role == "primary":
             slices = slice_effects(users, outcomes, treatment=treatment, confidence=confidence)
         return self._result(
@@ -79,6 +80,7 @@ class MetricAnalyst:
                 users, outcomes, metric, treatment=treatment, settings=self.settings
             ),
             slices=slices,
+            before=before,
         )
 
     def _quantile_result(
@@ -134,6 +136,7 @@ class MetricAnalyst:
         effects: tuple[Effect, Effect | None, Effect | None],
         power: MetricPower,
         slices: tuple[SliceEffect, ...],
+        before: Effect | None = None,
     ) -> MetricResult:
         plain, adjusted, bootstrap = effects
         return MetricResult(
@@ -149,6 +152,7 @@ class MetricAnalyst:
             power=power,
             slices=slices,
             bootstrap=bootstrap,
+            before=before,
         )
 
     def _bootstrap_of_users(self, users: MetricUsers, treatment: str) -> Effect | None:

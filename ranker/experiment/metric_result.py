@@ -62,6 +62,8 @@ class MetricResult:
             decides but the last of the confidence sequence.
         alpha: chance of a false alarm that its decision may have.
         bootstrap: of the headline effect, where asked for.
+        before: the same metric in the pre-period, where an effect says that the arms differed from
+            the beginning; None without one.
     """
 
     metric: MetricSpec
@@ -76,6 +78,7 @@ class MetricResult:
     power: MetricPower
     slices: tuple[SliceEffect, ...] = ()
     bootstrap: Effect | None = None
+    before: Effect | None = None
 
     @property
     def headline(self) -> Effect:
@@ -127,6 +130,7 @@ class MetricResult:
             "plain": self.plain.to_json(),
             "cuped": None if self.adjusted is None else self.adjusted.to_json(),
             "bootstrap": None if self.bootstrap is None else self.bootstrap.to_json(),
+            "before": None if self.before is None else self.before.to_json(),
             "power": asdict(self.power),
             "by_day": [] if self.course is None else self.course.to_json(),
             "slices": [

@@ -85,6 +85,16 @@ class MetricUsers:
             confidence=confidence,
         )
 
+    def effect_before(
+        self, control: Moments, treatment: Moments, *, confidence: float
+    ) -> Effect | None:
+        """Compare the same metric in the pre-period, when there was nothing to tell; or None."""
+        if not self.covariates:
+            return None
+        return effect_from_moments(
+            control, treatment, quantity=self.covariates[0], confidence=confidence
+        )
+
     def past_moments(self) -> tuple[Moments, Quantity] | None:
         """The metric in the pre-period, over users of all arms who were there; None without one."""
         if not self.covariates:

@@ -54,7 +54,10 @@ def user_ids(batch: OutcomeBatch, name: str) -> pa.Array:
         place = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
         raise DataError(f"{batch.row(place)}: column {name!r}: the user is missing")
     if pa.types.is_integer(values.type):
-        return values.cast(pa.int64())
+        try:
+            return values.cast(pa.int64())
+        except pa.ArrowInvalid:
+            raise DataError(f"{batch.source}: column {name!r}: ids must be below 2**63") from None
     if _is_text(values.type):
         return values.cast(pa.large_string())
     raise DataError(
@@ -156,7 +159,13 @@ def metric_values(batch: OutcomeBatch, name: str, *, can_be_negative: bool) -> F
         or pa.types.is_null(kind)
     ):
         raise DataError(f"{batch.source}: column {name!r}: expected numbers, got {kind}")
-    numbers: FloatArray = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    try:
+        numbers: FloatArray = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:
+        raise DataError(
+            f"{batch.source}: column {name!r}: holds whole numbers beyond 2**53, which would be "
+            "rounded; give smaller ones, or floats"
+        ) from None
     infinite = np.isinf(numbers)
     if infinite.any():
         place = int(np.argmax(infinite))

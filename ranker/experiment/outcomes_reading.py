@@ -96,6 +96,8 @@ def _other_columns(settings: AnalysisSettings) -> list[str]:
 
 def _require_columns(source: str, schema: pa.Schema, settings: AnalysisSettings) -> None:
     for name in (settings.columns.user, *_other_columns(settings)):
+        if schema.names.count(name) > 1:
+            raise DataError(f"{source}: column {name!r} is there {schema.names.count(name)} times")
         if name not in schema.names:
             raise DataError(
                 f"{source}: column {name!r} is missing; the table has {sorted(schema.names)}. The "

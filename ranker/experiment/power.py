@@ -24,6 +24,7 @@ from ranker.experiment.ratios import Quantity, linearise, variance_of
 
 # Beyond, Student's t is normal to better than 1e-6 and its noncentral form slow.
 _NORMAL_FROM_DF = 100_000
+_SURE = 40.0  # standard errors beyond the critical value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,8 @@ def power_of_lift(
         + (treatment_term / se**2) ** 2 / (num_users_treatment - 1)
     )
     critical = _critical(degrees_of_freedom, confidence=confidence)
+    if noncentrality > critical + _SURE:
+        return 1.0  # scipy's noncentral t is NaN far out
     if degrees_of_freedom > _NORMAL_FROM_DF:
         return float(norm.sf(critical - noncentrality) + norm.cdf(-critical - noncentrality))
     right = nct.sf(critical, degrees_of_freedom, noncentrality)
@@ -182,6 +185,8 @@ def users_for_lift(
             confidence=confidence,
         )
 
+    if not lift > -1:
+        raise ValueError(f"power: a lift must be above -1 (nothing left), got {lift}")
     lower = (2 + 1e-9) / min(share_treatment, 1 - share_treatment)  # not below 2 by rounding
     upper = 2 * lower
     while missing_power(upper) > 0:

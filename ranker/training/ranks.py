@@ -33,6 +33,10 @@ _TIMEOUT = datetime.timedelta(hours=2)  # rank 0 predicts whole windows while th
 _POLL_S = 0.05
 
 
+class RankDiedError(RuntimeError):
+    """One of several training processes has ended before its work."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
     """This process's place among ``size`` processes; ranks count from 0."""
@@ -128,7 +132,8 @@ def started_ranks(
         rendezvous: a file for the ranks to find each other; what is there is deleted.
 
     Raises:
-        RuntimeError: another rank has died, while starting or at work.
+        RankDiedError: another rank has died while starting.
+        RuntimeError: it has died at work.
     """
     if size == 1:
         yield ALONE
@@ -176,8 +181,9 @@ def _wait_until_here(followers: Sequence[SpawnProcess], store: Store) -> None:
 
 def _require_alive(process: SpawnProcess) -> None:
     if process.exitcode:
-        raise RuntimeError(
-            f"a training process (pid {process.pid}) ended with exit code {process.exitcode}"
+        raise RankDiedError(
+            f"a training process (pid {process.pid}) ended with exit code {process.exitcode}: "
+            "killed, or out of memory; what was saved is intact, --resume goes on from there"
         )
 
 

@@ -7,6 +7,7 @@ is saved.
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
 import time
@@ -20,6 +21,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ranker.config import ConfigError
 from ranker.data.loader import NumberedBatch, ShuffleSettings, WindowBatches
 from ranker.data.parquet import write_table
 from ranker.data.store import EncodedStore, Window
@@ -250,18 +252,34 @@ class _Bookkeeping(pl.Callback):
             return
         cursor = pl_module.cursor
         epoch = self._epochs[trainer.current_epoch]
+        mean_loss = pl_module.take_loss() / epoch.window.num_rows
+        _require_finite(mean_loss, cursor.window)
         entry = {
             "window": cursor.window,
             "pass": cursor.pass_number,
             "steps": cursor.steps,
             "rows": cursor.rows,
-            "mean_loss": pl_module.take_loss() / epoch.window.num_rows,
+            "mean_loss": mean_loss,
         }
         with (self._loop.run_folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         self._save(trainer, pl_module)
 
     def _save(self, trainer: pl.Trainer, module: RankingModule) -> None:
+        _require_finite(float(module.last_loss), module.cursor.window)
         folder = self._loop.run_folder / CHECKPOINTS
         trainer.save_checkpoint(checkpoint_path(folder, module.cursor.steps), weights_only=False)
         self._last_checkpoint = time.perf_counter()
+
+
+def _require_finite(loss: float, window: str) -> None:
+    """Stop before weights that are no numbers are saved.
+
+    Raises:
+        ConfigError: the loss is infinite or no number.
+    """
+    if not math.isfinite(loss):
+        raise ConfigError(
+            f"training diverged in window {window}: the loss is {loss}; lower the optimizer's rates "
+            "(optimizer.dense_rate, optimizer.embedding.rate) and train anew"
+        )

@@ -216,3 +216,17 @@ def test_without_an_effect_peeking_rarely_ships():
         course = result_of(found, "watch").course
         alarms += bool(((course.lows > 0) | (course.highs < 0)).any())
     assert alarms <= stats.binom.ppf(0.999, 400, 0.05)
+
+
+def test_arms_that_differed_before_get_no_verdict():
+    frame = make_frame(num_users=211)
+    alike = analyse(outcomes_of(as_table(frame), settings()), settings())
+    before = alike.results_of("treatment")[0].before
+    past = frame[frame.day < START].groupby(["arm", "user"]).watch_s.sum()
+    expected = stats.ttest_ind(past["treatment"], past["control"], equal_var=False)
+    assert before.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+    assert alike.decisions[0].verdict is not Verdict.REFUSED
+    frame.loc[(frame.day < START) & (frame.arm == "control"), "watch_s"] = 0.0
+    apart = analyse(outcomes_of(as_table(frame), settings()), settings())
+    assert apart.decisions[0].verdict is Verdict.REFUSED
+    assert "already differed" in apart.decisions[0].reasons[0]

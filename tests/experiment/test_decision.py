@@ -101,7 +101,7 @@ def test_not_enough_data_names_users_and_days():
     (reason,) = decided(result(0.005, 0.02, need=20_000)).reasons
     # 5,000 users an arm in 7 days: 20,000 take 4 times as many, 28 days
     assert "about 20,000 users in control and 20,000 in treatment, 4.0 times as many" in reason
-    assert "28 days at the rate so far" in reason
+    assert "28 days if users kept arriving as so far" in reason
 
 
 def test_enough_users_and_still_open():

@@ -189,3 +189,22 @@ def test_a_slice_of_many_values_is_no_slice():
     frame = make_frame(num_users=61)
     with pytest.raises(DataError, match="'user' has more than 50 values; a slice needs few"):
         outcomes_of(as_table(frame), settings(slices=("user",)))
+
+
+def test_numbers_too_large_and_columns_twice_are_refused(tmp_path):
+    base = {"user": [1, 2], "arm": ["control", "treatment"], "clicks": [1.0, 2.0], "shown": [3, 4]}
+    plain = settings(start=None, columns={"day": None})
+    for name, values in (("watch_s", [1, 2**62 + 1]), ("user", [1, 2**64 - 1])):
+        columns = {"watch_s": [1, 2], **base} | {name: pa.array(values, pa.uint64())}
+        with pytest.raises(DataError, match=f"column '{name}'.*2\\*\\*"):
+            outcomes_of(pa.table(columns), plain)
+    table = pa.table({"watch_s": [1, 2], **base})
+    pq.write_table(table.append_column("shown", pa.array([5, 6])), tmp_path / "twice.parquet")
+    with pytest.raises(DataError, match="column 'shown' is there 2 times"):
+        read_outcomes(tmp_path / "twice.parquet", plain)
+
+
+def test_extreme_settings_are_refused():
+    for change in ({"confidence": 0.9999999}, {"share_by_arm": {"control": 1, "treatment": 1e308}}):
+        with pytest.raises(ValueError, match=r"confidence|no share above"):
+            settings(**change)

@@ -161,3 +161,11 @@ def test_two_users_in_the_smaller_arm_in_spite_of_rounding(share: float) -> None
         share_treatment=share,
     )
     assert min(needed.control, needed.treatment) >= 2
+
+
+def test_a_metric_that_hardly_varies_needs_two_users_and_no_nan() -> None:
+    nearly_constant = Baseline(mean=1e15, variance=0.1)
+    needed = users_for_lift(nearly_constant, lift=0.01, power=0.8, confidence=0.95)
+    assert (needed.control, needed.treatment) == (2, 2)
+    with pytest.raises(ValueError, match="above -1"):
+        users_for_lift(nearly_constant, lift=-2.0, power=0.8, confidence=0.95)

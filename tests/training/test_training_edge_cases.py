@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ranker.bundle import load_bundle, verify
-from ranker.config import load_config
+from ranker.config import ConfigError, load_config
 from ranker.data.loader import read_in_order
 from ranker.data.parquet import DataError
 from ranker.data.prepare import Inputs, PrepareSettings, prepare
@@ -297,3 +297,12 @@ def test_other_rules_continue_to_the_same_bytes(
     train_into(tmp_path / "two", store, config.model_copy(update={"before_window": "2024-03-06"}))
     bundle = load_bundle(tmp_path / "two" / "bundle")
     assert train_into(tmp_path / "one", store, config, start_from=bundle) == whole
+
+
+def test_training_that_diverges_stops_and_leaves_no_bundle(
+    tmp_path: Path, store: EncodedStore, three_days: TrainConfig, train_into: TrainInto
+) -> None:
+    optimizer = three_days.optimizer.model_copy(update={"dense_rate": 1e30})
+    with pytest.raises(ConfigError, match="training diverged in window .*; lower the optimizer's"):
+        train_into(tmp_path / "run", store, three_days.model_copy(update={"optimizer": optimizer}))
+    assert not list(tmp_path.rglob("bundle"))
