@@ -280,6 +280,6 @@ def _require_finite(loss: float, window: str) -> None:
     """
     if not math.isfinite(loss):
         raise ConfigError(
-            f"training diverged in window {window}: the loss is {loss}; lower the optimizer's rates "
+            f"training diverged in window {window}: the loss is {loss}; lower the rates "
             "(optimizer.dense_rate, optimizer.embedding.rate) and train anew"
         )
