@@ -1,6 +1,7 @@
 """Workload C: one progressive pass over KuaiRand's 14 days, sequences and all, as users run it."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def real_figures(work: Path, *, rounds: int) -> dict[str, Figure]:
     for number in range(rounds):
         progress(f"workload C, round {number + 1} of {rounds}")
         output = work / f"c_{number}"
+        shutil.rmtree(output, ignore_errors=True)
         command = [
             *(sys.executable, "-m", "pipelines.cli", "train", "--data", str(store.folder)),
             *("--config", str(CONFIG), "--set", 'before_window=""', "--output", str(output)),
