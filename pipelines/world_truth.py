@@ -66,7 +66,8 @@ def judge_lifts(
 def means_by_arm(expected: pa.Table, *, start: datetime.date) -> dict[str, MeanByMetric]:
     """Mean per user by arm of a table of expected outcomes, from ``start`` on."""
     rows = expected.filter(pc.greater_equal(expected.column("day"), pa.scalar(start)))
-    sums = rows.group_by("arm").aggregate(
+    # one thread: the order of additions decides a sum's last digit
+    sums = rows.group_by("arm", use_threads=False).aggregate(
         [("user", "count_distinct"), *((metric, "sum") for metric in METRICS)]
     )
     return {

@@ -109,7 +109,8 @@ def test_command_lines_are_accepted(
     except SystemExit:
         pytest.fail(f"{document}: ranker {shlex.join(words)}\n{capsys.readouterr().err}")
     config = getattr(arguments, "config", None)
-    if config is not None and document == "README.md":
+    is_output = config is not None and Path(config).parts[0] == "runs"  # an earlier command's
+    if config is not None and document == "README.md" and not is_output:
         assert (ROOT / config).is_file()
     if getattr(arguments, "overrides", None):
         load_config(config_type(words[0]), None, arguments.overrides)
