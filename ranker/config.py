@@ -38,13 +38,20 @@ def load_config(
     values = {} if path is None else read_yaml_mapping(path)
     for override in overrides:
         _apply_override(values, override)
-    return parse_config(config_type, values, source=str(path) if path else "--set")
+    source = "the defaults" if path is None else str(path)
+    return parse_config(config_type, values, source=source, overrides=overrides)
 
 
 def parse_config(
-    config_type: type[ConfigType], values: Mapping[str, YamlValue], *, source: str
+    config_type: type[ConfigType],
+    values: Mapping[str, YamlValue],
+    *,
+    source: str,
+    overrides: Sequence[str] = (),
 ) -> ConfigType:
     """Validate ``values``; ``source`` is what error messages call their origin.
+
+    A wrong key that one of the ``overrides`` has set is blamed on that override.
 
     Raises:
         ConfigError: with one line per wrong key, and the closest known key where one is likely.
@@ -52,8 +59,12 @@ def parse_config(
     try:
         return config_type.model_validate(values)
     except ValidationError as error:
-        lines = [_describe(config_type, dict(problem)) for problem in error.errors()]
-        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+        lines = []
+        for problem in error.errors():
+            override = _override_of(problem["loc"], overrides)
+            origin = source if override is None else f"--set {override}"
+            lines.append(f"{origin}: {_describe(config_type, dict(problem))}")
+        raise ConfigError("\n".join(lines)) from None
 
 
 def read_yaml_mapping(path: Path) -> dict[str, YamlValue]:
@@ -139,6 +150,26 @@ def _apply_override(values: dict[str, YamlValue], override: str) -> None:
             raise ConfigError(f"--set {override}: {parent!r} holds a value, not a section")
         node = child
     node[last] = value
+
+
+def _override_of(location: Sequence[int | str], overrides: Sequence[str]) -> str | None:
+    """The last override that set the key at ``location``, or a section around or below it.
+
+    A union's tag is part of a location but of no key, so keys are looked for in order, not
+    one after the other.
+    """
+    place = [str(part) for part in location]
+    for override in reversed(overrides):
+        key = override.partition("=")[0].strip().split(".")
+        if place[:1] == key[:1] and (_in_order(key, place) or _in_order(place, key)):
+            return override
+    return None
+
+
+def _in_order(parts: Sequence[str], whole: Sequence[str]) -> bool:
+    """Whether all ``parts`` occur in ``whole``, in their order."""
+    rest = iter(whole)
+    return all(part in rest for part in parts)
 
 
 def _describe(config_type: type[Config], problem: Mapping[str, object]) -> str:

@@ -96,6 +96,17 @@ def test_wrong_overrides(override: str, message: str, file: Path) -> None:
         load_config(Outer, file, [override])
 
 
+def test_a_wrong_value_is_blamed_on_the_override_that_set_it(file: Path) -> None:
+    file.write_text("seed: 3\ninner: {rate: -1}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(Outer, file, ["seed=low", "note=x"])
+    by_key = {line.split("key ")[1].split(":")[0]: line for line in str(caught.value).splitlines()}
+    assert by_key["'seed'"].startswith("--set seed=low: key 'seed': ")
+    assert by_key["'inner.rate'"].startswith(f"{file}: key 'inner.rate': ")
+    with pytest.raises(ConfigError, match=r"^--set inner=\{rate: -2\}: key 'inner.rate'"):
+        load_config(Outer, file, ["inner={rate: -2}"])
+
+
 def test_missing_file(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"trian\.yaml: no such file; did you mean .*train\.yaml"):
         load_config(Outer, file.with_name("trian.yaml"))

@@ -6,7 +6,7 @@ import datetime
 from collections import Counter
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictInt, model_validator
 
 from ranker.config import Config
 from ranker.experiment.metric import MetricSpec
@@ -50,7 +50,7 @@ class AnalysisSettings(Config):
         default={"control": 0.5, "treatment": 0.5}, min_length=2, max_length=20
     )
     control: str = "control"
-    start: datetime.date | int | None = None
+    start: datetime.date | StrictInt | None = None
     metrics: tuple[MetricSpec, ...] = Field(min_length=1)
     slices: tuple[str, ...] = ()
     users_in_two_arms: Literal["reject", "drop"] = "reject"

@@ -33,6 +33,8 @@ from ranker.experiment.user_sums import UserSums
 UserArray = NDArray[np.int32]
 _NO_DAY_YET = np.iinfo(np.int64).max
 _EXAMPLES = 3
+# Where more rows than this share their user and day, the table is finer than a row a day
+_FEW_REPEATS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -145,7 +147,7 @@ class OutcomeCollector:
         Raises:
             DataError: no row of the experiment, users in two arms, or an arm without users.
         """
-        notes = self._notes(source)
+        notes = (*self._notes(source), *self._repeat_notes())
         taken = (self.arms >= 0) & ~self.in_two_arms
         order = np.flatnonzero(taken)
         order = order[np.argsort(self.arms[order], kind="stable")]
@@ -235,6 +237,22 @@ class OutcomeCollector:
         if num_gone:
             notes.append(f"{num_gone:,} user(s) have rows before the experiment only: left out.")
         return (*notes, *self._day_notes())
+
+    def _repeat_notes(self) -> list[str]:
+        """A warning where a few rows repeat a user's day: rows written twice count twice."""
+        if self.settings.columns.day is None:
+            return []
+        users, days = np.concatenate(self.users).astype(np.int64), np.concatenate(self.days)
+        span = int(days.max() - days.min()) + 1
+        if span > np.iinfo(np.int64).max // (len(self.ids) + 1):
+            return []  # days far apart don't fit one number; such a table has other troubles
+        num_repeats = len(users) - len(np.unique(users * span + (days - days.min())))
+        if not 0 < num_repeats <= _FEW_REPEATS * len(users):
+            return []
+        return [
+            f"{num_repeats:,} row(s) repeat a user's day, while the others are alone on theirs: "
+            "if rows were written twice they count twice; drop duplicates."
+        ]
 
     def _day_notes(self) -> list[str]:
         settings = self.settings

@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from outcomes_tables import START, as_table, make_frame, settings
 
+from ranker.config import ConfigError, parse_config
 from ranker.data.parquet import DataError
+from ranker.experiment.analysis_settings import AnalysisSettings
 from ranker.experiment.metric_users import sum_rows
 from ranker.experiment.outcomes_reading import outcomes_of, read_outcomes
 
@@ -208,3 +210,22 @@ def test_extreme_settings_are_refused():
     for change in ({"confidence": 0.9999999}, {"share_by_arm": {"control": 1, "treatment": 1e308}}):
         with pytest.raises(ValueError, match=r"confidence|no share above"):
             settings(**change)
+
+
+def test_rows_written_twice_are_pointed_at():
+    frame = make_frame(num_users=43)
+    current = frame[frame.day >= START]
+    twice = pd.concat([frame, current.iloc[:3]])
+    assert any(
+        note.startswith("3 row(s) repeat a user's day")
+        for note in outcomes_of(as_table(twice), settings()).notes
+    )
+    # a table that is finer than a row a day throughout is none of this
+    for honest in (frame, pd.concat([frame, frame])):
+        notes = outcomes_of(as_table(honest), settings()).notes
+        assert not any("repeat a user's day" in note for note in notes)
+
+
+def test_a_start_is_a_date_or_a_number():
+    with pytest.raises(ConfigError, match="start"):
+        parse_config(AnalysisSettings, {**settings().model_dump(), "start": True}, source="x")
