@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from ranker.report import scales
-from ranker.report.content import LiftRow, TaskMetrics, Verdict, WindowRows
+from ranker.report.content import LiftRow, TaskMetrics, WindowRows
 from ranker.report.figure import (
     BLUE,
     GREY,
@@ -22,23 +22,17 @@ from ranker.report.figure import (
     shorten,
     stripe,
 )
-from ranker.report.markup import count, estimate_text, lift_text, metric_label
+from ranker.report.forest import ForestRow, forest_chart
+from ranker.report.markup import count, estimate_text, metric_label
 
 _MODEL_COLORS = (BLUE, ORANGE, GREY, TEAL, PURPLE)
 _MODEL_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down")
 _GLYPHS = {
     "circle": "●",
-    "circle-open": "○",
     "diamond": "◆",
     "square": "■",
     "triangle-up": "▲",
     "triangle-down": "▼",
-}
-_VERDICT_COLORS: dict[Verdict, str] = {"better": TEAL, "worse": ORANGE, "cannot_tell": GREY}
-_VERDICT_SYMBOLS: dict[Verdict, str] = {
-    "better": "triangle-up",
-    "worse": "triangle-down",
-    "cannot_tell": "circle-open",
 }
 _SPLIT_COLORS = {"train": "#9dbbe8", "validation": TEAL, "test": BLUE, "": BLUE}
 
@@ -96,33 +90,17 @@ def models_chart(tasks: Sequence[TaskMetrics]) -> Chart:
 
 
 def lift_chart(lifts: Sequence[LiftRow]) -> Chart:
-    """Forest plot: lifts in percent with intervals, grouped by family."""
-    figure = go.Figure()
-    labels: list[str] = []
-    placed: list[tuple[int, LiftRow]] = []
-    for family in dict.fromkeys(row.family for row in lifts):
-        labels.append(f"<b>{family.capitalize()}</b>")
-        for row in (row for row in lifts if row.family == family):
-            placed.append((len(labels), row))
-            labels.append(safe(shorten(row.metric)) + (" ★" if row.role == "primary" else ""))
-    for verdict in dict.fromkeys(row.verdict for _, row in placed):
-        _add_lifts(figure, [(y, r) for y, r in placed if r.verdict == verdict], verdict)
-    stripe(figure, len(labels))
-    figure.add_vline(x=0, line={"color": GREY, "width": 1.4})
-    figure.update_yaxes(tickvals=list(range(len(labels))), ticktext=labels, showgrid=False)
-    figure.update_yaxes(range=[len(labels) - 0.5, -0.5], zeroline=False)
-    figure.update_xaxes(ticksuffix=" %", nticks=7, zeroline=False)
-    said = "; ".join(f"{row.metric} {lift_text(row.lift)}" for row in lifts)
-    legend = [
-        LegendEntry(
-            name=verdict.replace("cannot_tell", "can’t tell"),
-            color=_VERDICT_COLORS[verdict],
-            glyph=_GLYPHS[_VERDICT_SYMBOLS[verdict]],
+    """Forest plot of lifts, grouped by family; a star marks the primary metric."""
+    rows = [
+        ForestRow(
+            group=row.family.capitalize(),
+            name=row.metric + (" ★" if row.role == "primary" else ""),
+            lift=row.lift,
+            verdict=row.verdict,
         )
-        for verdict in dict.fromkeys(row.verdict for _, row in placed)
+        for row in lifts
     ]
-    title, height = "Lift by metric", 46 + 28 * len(labels)
-    return finish(figure, title=title, description=said, height_px=height, legend=legend)
+    return forest_chart(rows, title="Lift by metric")
 
 
 def _add_model(
@@ -155,27 +133,3 @@ def _model_color(index: int) -> str:
 
 def _model_symbol(index: int) -> str:
     return _MODEL_SYMBOLS[index % len(_MODEL_SYMBOLS)]
-
-
-def _add_lifts(figure: go.Figure, rows: Sequence[tuple[int, LiftRow]], verdict: Verdict) -> None:
-    chosen = [(y, r) for y, r in rows if r.lift.value is not None]
-    values = [_times_100(row.lift.value) for _, row in chosen]
-    color = _VERDICT_COLORS[verdict]
-    figure.add_scatter(
-        x=values,
-        y=[y for y, _ in chosen],
-        error_x=error_bars(
-            values,
-            [_times_100(row.lift.ci_low) for _, row in chosen],
-            [_times_100(row.lift.ci_high) for _, row in chosen],
-            color,
-        ),
-        mode="markers",
-        marker={"color": color, "size": 10, "symbol": _VERDICT_SYMBOLS[verdict]},
-        hovertext=[safe(f"{row.metric}: {lift_text(row.lift)}") for _, row in chosen],
-        hoverinfo="text",
-    )
-
-
-def _times_100(fraction: float | None) -> float | None:
-    return None if fraction is None else 100 * fraction

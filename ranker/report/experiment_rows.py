@@ -7,7 +7,7 @@ import math
 from ranker.experiment.effect import Effect
 from ranker.experiment.metric_result import MetricResult, SliceEffect
 from ranker.report.content import Estimate, Verdict
-from ranker.report.experiment_charts import ForestRow
+from ranker.report.forest import ForestRow
 from ranker.report.markup import (
     Html,
     count,

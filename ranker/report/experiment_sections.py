@@ -8,7 +8,7 @@ from ranker.experiment.analysis import ExperimentAnalysis
 from ranker.experiment.decision import SAMPLE_RATIO_ALARM, Decision
 from ranker.experiment.decision import Verdict as DecisionVerdict
 from ranker.experiment.metric_result import MetricResult
-from ranker.report.experiment_charts import course_chart, forest_chart
+from ranker.report.experiment_charts import course_chart
 from ranker.report.experiment_rows import (
     forest_row,
     guardrail_row,
@@ -16,6 +16,7 @@ from ranker.report.experiment_rows import (
     power_row,
     slice_row,
 )
+from ranker.report.forest import forest_chart
 from ranker.report.markup import (
     Column,
     Html,
