@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from pipelines.cli import main
 from ranker.atomic import MANIFEST, sha256_of
-from ranker.bundle import FILES, GOLDEN_ROWS, load_bundle, read_manifest, save_bundle, verify
+from ranker.bundle import FILES, GOLDEN_ROWS, load_bundle, read_manifest, save_bundle
 from ranker.data.loader import read_in_order
 from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore
+from ranker.scoring.verification import verify
 
 every_file = pytest.mark.parametrize("name", FILES)
 
@@ -62,14 +63,15 @@ def test_an_intact_bundle_verifies(bundle: Path, capsys: pytest.CaptureFixture[s
     verification = verify(bundle)
     assert verification.problems == ()
     assert (verification.files, verification.golden_rows) == (len(FILES), GOLDEN_ROWS)
-    assert set(verification.golden_difference) == set(load_bundle(bundle).model.tasks)
+    assert set(verification.golden_difference["eager"]) == set(load_bundle(bundle).model.tasks)
+    assert verification.golden_calibrated.keys() == verification.golden_difference["eager"].keys()
     assert main(["verify", str(bundle), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["intact"]
     assert printed["golden_rows"] == GOLDEN_ROWS
     assert printed["golden_difference"] == dict(verification.golden_difference)
     assert main(["verify", str(bundle)]) == 0
-    assert "7 files checked, 32 golden rows replayed" in capsys.readouterr().out
+    assert "9 files checked, 32 golden rows replayed" in capsys.readouterr().out
 
 
 @every_file
@@ -153,7 +155,7 @@ def test_golden_rows_notice_altered_weights(value: float, bundle: Path) -> None:
     fix_digest(bundle, "weights.safetensors")
     problems = verify(bundle).problems
     assert len(problems) == len(load_bundle(bundle).model.tasks)
-    assert all(problem.startswith("golden rows: ") for problem in problems)
+    assert all(problem.startswith("golden rows, eager: ") for problem in problems)
     assert main(["verify", str(bundle), "--json"]) in {1, 3}
 
 
@@ -174,7 +176,11 @@ def test_golden_rows_must_be_complete(bundle: Path) -> None:
         ("\x00[", "damaged"),
         ("[1]", "is no bundle"),
         ('{"kind": "state"}', "is no bundle"),
-        ('{"kind": "bundle", "format": 99}', "bundle format 99, this version reads 2"),
+        (
+            '{"kind": "bundle", "format": 99}',
+            "99, this version reads 2 to 3; install a newer",
+        ),
+        ('{"kind": "bundle", "format": 1}', "format 1, this version reads 2 to 3; train again"),
         ('{"kind": "bundle", "format": 2}', "expected sections 'files'"),
         ('{"kind": "bundle", "format": 2, "files": [], "data_window": {}}', "expected sections"),
     ],
