@@ -308,6 +308,6 @@ def _grouped(
     return Counts(
         bins=bins,
         rows=np.bincount(code, weights=rows, minlength=size).astype(np.int64),
-        label_sum=np.bincount(code, weights=labels, minlength=size),
-        prediction_sum=np.bincount(code, weights=predictions, minlength=size),
+        label_sum=np.bincount(code, weights=labels, minlength=size).astype(np.float64),
+        prediction_sum=np.bincount(code, weights=predictions, minlength=size).astype(np.float64),
     )
