@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from pipelines.arguments import add_config, add_windows, non_negative, print_config, resolve
 from pipelines.console import Console
-from pipelines.evaluate import EvaluateConfig, evaluate_tasks, predict_rows, unseen_windows
+from pipelines.evaluate import (
+    EvaluateConfig,
+    calibration_line,
+    evaluate_tasks,
+    predict_rows,
+    unseen_windows,
+)
 from pipelines.exit_codes import EXIT_GATE
 from ranker.config import ConfigError
 
@@ -59,7 +65,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     evaluations = evaluate_tasks(store, rows, {t: {"A": a[t], "B": b[t]} for t in tasks}, config)
     comparisons = compare(evaluations, a="A", b="B")
     worse = is_worse(c for c in comparisons if not arguments.gate or c.task in arguments.gate)
-    console.result(describe(comparisons, windows, console), to_json(comparisons, worse=worse))
+    named = dict(zip("AB", rankers, strict=True))
+    text = "\n".join([describe(comparisons, windows, console), *calibration_lines(named)])
+    document = {**to_json(comparisons, worse=worse), "calibrated": calibrated_json(named)}
+    console.result(text, document)
     return EXIT_GATE if worse else 0
 
 
@@ -74,6 +83,28 @@ def open_ranker(path: Path) -> ModelBundle | pa.Table:
     return read_table(path)
 
 
+def calibration_lines(rankers: Mapping[str, ModelBundle | pa.Table]) -> list[str]:
+    """A sentence for each of A and B on whether its predictions are calibrated."""
+    from ranker.bundle import ModelBundle
+
+    return [
+        f"{name}: {calibration_line(ranker.calibrators)}"
+        if isinstance(ranker, ModelBundle)
+        else f"{name}: predictions as the file gives them"
+        for name, ranker in rankers.items()
+    ]
+
+
+def calibrated_json(rankers: Mapping[str, ModelBundle | pa.Table]) -> dict[str, object]:
+    """A and B -> task -> kind of calibrator; null for a file, which says nothing of it."""
+    from ranker.bundle import ModelBundle
+
+    return {
+        name: ranker.calibrators.kind_by_task if isinstance(ranker, ModelBundle) else None
+        for name, ranker in rankers.items()
+    }
+
+
 def bundles_among(rankers: Sequence[ModelBundle | pa.Table]) -> list[ModelBundle]:
     """Those whose training windows are known."""
     from ranker.bundle import ModelBundle
@@ -84,12 +115,15 @@ def bundles_among(rankers: Sequence[ModelBundle | pa.Table]) -> list[ModelBundle
 def predictions_of(
     ranker: ModelBundle | pa.Table, store: EncodedStore, rows: EvaluationRows, path: Path
 ) -> Mapping[str, FloatArray]:
-    """Task -> predictions [N] of a bundle or a file, in the order of ``rows``."""
+    """Task -> predictions [N] of a bundle or a file, in the order of ``rows``.
+
+    A bundle's are calibrated, and in the unit of the log where that is short of negatives.
+    """
     from ranker.bundle import ModelBundle
     from ranker.evaluation.rows import match_predictions
 
     if isinstance(ranker, ModelBundle):
-        return predict_rows(ranker, store, rows)[0]
+        return ranker.calibrators.apply_in_log_unit(predict_rows(ranker, store, rows)[0])
     return match_predictions(store, rows, ranker, str(path))
 
 

@@ -20,6 +20,7 @@ from pipelines.arguments import (
 from pipelines.console import Console
 from pipelines.metrics_json import (
     calibration_json,
+    calibrators_json,
     differences_json,
     experts_json,
     model_json,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from ranker.bundle import ModelBundle
     from ranker.data.store import EncodedStore, Window
+    from ranker.evaluation.calibrators import Calibrators
     from ranker.evaluation.metrics import FloatArray
     from ranker.evaluation.rows import EvaluationRows
     from ranker.evaluation.task_evaluation import TaskEvaluation
@@ -79,8 +81,26 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         progressive["progressive"] = progressive_metrics(store, arguments.run, config)
     metrics = evaluate_bundle(bundle, store, windows, config, output, console) | progressive
     write_json(output / "metrics.json", metrics)
-    console.result(metrics_table(metrics, console), metrics)
+    text = f"{metrics_table(metrics, console)}\n{calibration_line(bundle.calibrators)}"
+    console.result(text, metrics)
     return 0
+
+
+def calibration_line(calibrators: Calibrators) -> str:
+    """Which of a bundle's predictions are calibrated, in a sentence."""
+    by_kind: dict[str, list[str]] = {}
+    for task, kind in calibrators.kind_by_task.items():
+        by_kind.setdefault(kind, []).append(task)
+    raw = by_kind.pop("identity", [])
+    parts = [f"calibrated by {kind}: {', '.join(tasks)}" for kind, tasks in by_kind.items()]
+    parts += [f"not calibrated: {', '.join(raw)}"] if raw else []
+    text = "predictions " + "; ".join(parts)
+    if calibrators.down_sampled:
+        shares = [f"{task} {share:g}" for task, share in calibrators.down_sampled.items()]
+        text += (
+            f"\n  in the unit of the log, which kept a share of the negatives ({', '.join(shares)})"
+        )
+    return text
 
 
 def unseen_windows(
@@ -128,7 +148,8 @@ def evaluate_bundle(
     rows = read_rows(store, windows)
     num_rows = rows.stop - rows.start
     console.say(f"predicting {num_rows:,} rows of {len(windows)} windows")
-    predictions, gates = predict_rows(bundle, store, rows)
+    raw, gates = predict_rows(bundle, store, rows)
+    predictions = bundle.calibrators.apply_in_log_unit(raw)
     write_table(output / "predictions.parquet", prediction_table(store, rows, predictions))
     earlier = [w for w in store.windows if w.label <= bundle.data_window.last]
     baselines: Mapping[str, Mapping[str, FloatArray]] = {task: {} for task in predictions}
@@ -154,13 +175,14 @@ def evaluate_bundle(
         "model": model_json(bundle, store, rows.start),
         "train": bundle.data_window.model_dump(),
         "bundle": {"weights_sha256": bundle.weights_sha256},
+        "calibrators": calibrators_json(bundle.calibrators),
     }
 
 
 def predict_rows(
     bundle: ModelBundle, store: EncodedStore, rows: EvaluationRows
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-    """Predictions [N] by task, and gate weights [N, E] by task (empty without gates)."""
+    """Raw predictions [N] by task, and gate weights [N, E] by task (empty without gates)."""
     import numpy as np
     import torch
 
@@ -239,7 +261,9 @@ def evaluate_one(
 def progressive_metrics(
     store: EncodedStore, run_folder: Path, config: EvaluateConfig
 ) -> dict[str, object]:
-    """Task -> window -> metrics of the predictions made before the window was trained on.
+    """Task -> window -> metrics of the raw predictions made before the window was trained on.
+
+    They are what calibrators are fitted on, so calibrating them would flatter.
 
     Raises:
         DataError: the run folder is missing, or was trained on other data.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ranker.bundle import ModelBundle
     from ranker.data.store import EncodedStore
+    from ranker.evaluation.calibrators import Calibrators
     from ranker.evaluation.metrics import FloatArray
     from ranker.evaluation.rows import EvaluationRows
     from ranker.evaluation.task_evaluation import TaskEvaluation
@@ -62,6 +63,11 @@ def calibration_json(
         for task, values in predictions.items()
         if int((~np.isnan(rows.labels[task])).sum()) >= num_bins
     }
+
+
+def calibrators_json(calibrators: Calibrators) -> dict[str, object]:
+    """Task -> its calibrator, what it was fitted on or why there is none."""
+    return {task: one.model_dump(mode="json") for task, one in calibrators.tasks.items()}
 
 
 def experts_json(gates: Mapping[str, FloatArray]) -> dict[str, object]:

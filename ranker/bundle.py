@@ -1,7 +1,8 @@
 """ModelBundle: a folder with everything scoring needs, and nothing pickled.
 
 ``manifest.json`` names every file's sha256; ``golden.safetensors`` holds a few encoded rows and
-what the model predicted for them, so that `verify` can tell whether it still does.
+what the model predicted for them, so that `ranker.scoring.verification` can tell whether it still
+does.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,14 +20,23 @@ from ranker.atomic import MANIFEST, find_damage, folder_digests, replacing_folde
 from ranker.config import Config, ConfigError, digest, dump_yaml, load_config, parse_config
 from ranker.data.batch import Batch
 from ranker.data.encode import ENCODERS_FILE, Encoders
-from ranker.data.parquet import DataError
+from ranker.data.parquet import DataError, read_table, write_table
+from ranker.evaluation.calibration_fit import COUNTS_FILE, CountsByWindow, counts_table, read_counts
+from ranker.evaluation.calibrators import (
+    CALIBRATORS_FILE,
+    Calibrators,
+    identity_calibrators,
+    read_calibrators,
+)
 from ranker.models.build import ModelConfig, build_model
 from ranker.models.ranking_model import RankingModel
 from ranker.schema import Schema, load_schema
 from ranker.score_weights import ScoreWeights
 from ranker.tensor_file import read_tensors, write_tensors
 
-FORMAT = 2
+GOLDEN_FILE = "golden.safetensors"
+FORMAT = 3
+UNCALIBRATED_FORMAT = 2  # is read, too: all but the calibrators was there
 FILES = (
     "config.yaml",
     "schema.yaml",
@@ -35,10 +44,12 @@ FILES = (
     ENCODERS_FILE,
     "weights.safetensors",
     "optimizer.safetensors",
-    "golden.safetensors",
+    GOLDEN_FILE,
+    CALIBRATORS_FILE,
+    COUNTS_FILE,
 )
+FILES_BY_FORMAT = {FORMAT: FILES, UNCALIBRATED_FORMAT: FILES[:-2]}
 GOLDEN_ROWS = 32
-GOLDEN_TOLERANCE = 1e-5
 
 
 class BundleConfig(Config):
@@ -61,7 +72,9 @@ class DataWindow(Config):
 class ModelBundle:
     """A loaded bundle; its model is in evaluation mode.
 
-    ``optimizer`` is the optimizers' state by parameter name, for training on.
+    ``optimizer`` is the optimizers' state by parameter name and ``calibration_counts`` what the
+    calibrators were fitted on, both for training on. The model's own predictions are raw: what
+    people see has gone through ``calibrators``.
     """
 
     model: RankingModel
@@ -69,6 +82,8 @@ class ModelBundle:
     encoders: Encoders
     config: BundleConfig
     score_weights: ScoreWeights
+    calibrators: Calibrators
+    calibration_counts: CountsByWindow
     data_window: DataWindow
     optimizer: Mapping[str, Tensor]
     weights_sha256: str
@@ -100,10 +115,12 @@ def save_bundle(folder: Path, bundle: ModelBundle, golden: Batch) -> None:
         weights_yaml = dump_yaml(bundle.score_weights)
         (temporary / "score_weights.yaml").write_text(weights_yaml, encoding="utf-8")
         bundle.encoders.save(temporary / ENCODERS_FILE)
+        write_json(temporary / CALIBRATORS_FILE, bundle.calibrators.model_dump(mode="json"))
+        write_table(temporary / COUNTS_FILE, counts_table(bundle.calibration_counts))
         tensors_by_file = {
             "weights": bundle.model.state_dict(),
             "optimizer": bundle.optimizer,
-            "golden": _golden_tensors(bundle.model, golden),
+            "golden": _golden_tensors(bundle, golden),
         }
         for name, tensors in tensors_by_file.items():
             write_tensors(temporary / f"{name}.safetensors", tensors)
@@ -140,19 +157,35 @@ def load_bundle(folder: Path) -> ModelBundle:
     encoders = Encoders.load(folder / ENCODERS_FILE)
     model = build_bundle_model(config, schema, encoders)
     try:
-        model.load_state_dict(_load_tensors(folder / "weights.safetensors"))
+        model.load_state_dict(load_tensors(folder / "weights.safetensors"))
     except RuntimeError as error:
         raise DataError(f"{folder}: weights don't fit the config: {error}") from None
     model.eval()
+    calibrators, counts = _load_calibration(folder, manifest["format"], schema)
     return ModelBundle(
         model=model,
         schema=schema,
         encoders=encoders,
         config=config,
         score_weights=load_config(ScoreWeights, folder / "score_weights.yaml"),
+        calibrators=calibrators,
+        calibration_counts=counts,
         data_window=data_window,
-        optimizer=_load_tensors(folder / "optimizer.safetensors"),
+        optimizer=load_tensors(folder / "optimizer.safetensors"),
         weights_sha256=manifest["files"]["weights.safetensors"],
+    )
+
+
+def _load_calibration(
+    folder: Path, bundle_format: int, schema: Schema
+) -> tuple[Calibrators, CountsByWindow]:
+    if bundle_format == UNCALIBRATED_FORMAT:
+        reason = f"the bundle is of format {UNCALIBRATED_FORMAT}, which had no calibrators"
+        return identity_calibrators(schema.tasks, reason), {}
+    path = folder / COUNTS_FILE
+    return (
+        read_calibrators(folder / CALIBRATORS_FILE, schema.tasks),
+        read_counts(read_table(path), schema.tasks, str(path)),
     )
 
 
@@ -170,95 +203,51 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder / MANIFEST}: damaged: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("kind") != "bundle":
         raise DataError(f"{folder}: is no bundle")
-    if manifest.get("format") != FORMAT:
+    found = manifest.get("format")
+    if found not in FILES_BY_FORMAT:
+        newer = isinstance(found, int) and found > FORMAT
         raise DataError(
-            f"{folder}: bundle format {manifest.get('format')}, this version reads {FORMAT}; "
-            "train again or use the version that wrote it"
+            f"{folder}: bundle format {found}, this version reads {min(FILES_BY_FORMAT)} to "
+            f"{FORMAT}; "
+            + (
+                "install a newer ranker"
+                if newer
+                else "train again or use the version that wrote it"
+            )
         )
     files, window = manifest.get("files"), manifest.get("data_window")
     if not isinstance(files, dict) or not isinstance(window, dict):
         raise DataError(f"{folder / MANIFEST}: damaged: expected sections 'files', 'data_window'")
-    for name in FILES:
+    for name in FILES_BY_FORMAT[found]:
         if name not in files:
             raise DataError(f"{folder / MANIFEST}: lists no {name}, which every bundle has")
     return manifest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
-    """What `verify` found: problems in sentences, and the largest golden difference by task."""
-
-    problems: tuple[str, ...]
-    files: int
-    golden_rows: int
-    golden_difference: Mapping[str, float]
-
-
-def verify(folder: Path) -> Verification:
-    """Check every file's sha256 and replay the golden rows.
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """A bundle's tensors.
 
     Raises:
-        DataError: not a bundle at all.
+        DataError: missing, damaged, or not what safetensors can hold.
     """
-    manifest = read_manifest(folder)
-    problems = find_damage(folder, manifest["files"])
-    differences: dict[str, float] = {}
-    num_rows = 0
-    if not problems:
-        bundle = load_bundle(folder)
-        batch, expected = _golden_batch(_load_tensors(folder / "golden.safetensors"), bundle.schema)
-        num_rows = batch.num_rows
-        with torch.no_grad():
-            predictions = bundle.model.predict(batch)
-        for task, values in predictions.items():
-            scale = expected[task].abs().clamp(min=1.0)
-            differences[task] = float(((values - expected[task]).abs() / scale).max())
-            if not differences[task] <= GOLDEN_TOLERANCE:
-                problems.append(
-                    f"golden rows: {task} differs by {differences[task]:.2g} "
-                    f"(allowed {GOLDEN_TOLERANCE:g})"
-                )
-    return Verification(
-        problems=tuple(problems),
-        files=len(manifest["files"]),
-        golden_rows=num_rows,
-        golden_difference=differences,
-    )
-
-
-def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return read_tensors(path)[0]
     except (OSError, ValueError) as error:
         raise DataError(str(error)) from None
 
 
-def _golden_tensors(model: RankingModel, batch: Batch) -> dict[str, Tensor]:
-    model.eval()
+def _golden_tensors(bundle: ModelBundle, batch: Batch) -> dict[str, Tensor]:
+    bundle.model.eval()
     with torch.no_grad():
-        predictions = model.predict(batch)
+        predictions = bundle.model.predict(batch)
+    raw = {task: values.double().numpy() for task, values in predictions.items()}
+    calibrated = bundle.calibrators.apply(raw)
     return (
         {f"feature/{name}": values for name, values in batch.features.items()}
         | {f"position/{name}": values for name, values in batch.position.items()}
         | {f"prediction/{name}": values for name, values in predictions.items()}
+        | {f"calibrated/{name}": torch.from_numpy(values) for name, values in calibrated.items()}
     )
-
-
-def _golden_batch(tensors: Mapping[str, Tensor], schema: Schema) -> tuple[Batch, dict[str, Tensor]]:
-    by_group: dict[str, dict[str, Tensor]] = {"feature": {}, "position": {}, "prediction": {}}
-    for name, values in tensors.items():
-        group, _, key = name.partition("/")
-        by_group.setdefault(group, {})[key] = values
-    names_by_group = {
-        "feature": {feature.name for feature in schema.all_features},
-        "prediction": {task.name for task in schema.tasks},
-    }
-    for group, names in names_by_group.items():
-        missing = names - by_group[group].keys()
-        if missing:
-            raise DataError(f"golden rows: no {group} of {sorted(missing)}; save the bundle again")
-    batch = Batch(features=by_group["feature"], labels={}, position=by_group["position"])
-    return batch, by_group["prediction"]
 
 
 def check_same_features(
@@ -272,15 +261,3 @@ def check_same_features(
             f"{where}: its vocabularies don't continue the bundle's; prepare it with the --state "
             "that belongs to the bundle's data, or from the same beginning"
         )
-
-
-def predict_columns(
-    bundle: ModelBundle, batches: list[Batch]
-) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """Task -> predictions over all ``batches``."""
-    parts: dict[str, list[Tensor]] = {task.name: [] for task in bundle.schema.tasks}
-    with torch.no_grad():
-        for batch in batches:
-            for task, values in bundle.model.predict(batch).items():
-                parts[task].append(values)
-    return {task: torch.cat(values).double().numpy() for task, values in parts.items()}

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from ranker.config import Config, load_config
 
@@ -101,6 +107,8 @@ class TaskSpec(Config):
         score_weight: its default share of the score.
         conditional_on: a binary task without which this one can't be observed; labels elsewhere
             are masked, and for the score the prediction is multiplied by that task's, once.
+        negatives_kept: of a binary task, the share of its negatives that the log kept, if some
+            were left out at random to save room; predictions are corrected to all of them.
     """
 
     name: str
@@ -117,6 +125,15 @@ class TaskSpec(Config):
     loss_weight: float = Field(default=1.0, ge=0)
     score_weight: float = Field(default=0.0, ge=0)
     conditional_on: str | None = None
+    negatives_kept: float = Field(default=1.0, gt=0, le=1)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # a schema that says nothing of it keeps the digest it had before there was such a field
+        values: dict[str, object] = handler(self)
+        if self.negatives_kept == 1:
+            del values["negatives_kept"]
+        return values
 
     @model_validator(mode="before")
     @classmethod
@@ -137,6 +154,8 @@ class TaskSpec(Config):
             raise ValueError(f"task {self.name!r}: a binary label has no factor and no cap")
         if self.kind == "regression" and self.threshold is not None:
             raise ValueError(f"task {self.name!r}: only a binary label has a threshold")
+        if self.kind == "regression" and self.negatives_kept != 1:
+            raise ValueError(f"task {self.name!r}: only a binary task has negatives_kept")
         if self.loss == "squared_log1p" and self.minimum < 0:
             raise ValueError(f"task {self.name!r}: squared_log1p needs labels >= 0")
         return self

@@ -17,7 +17,9 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class ScoreWeights(Config):
     """How predictions become a score; a task not named in ``weights`` weighs 0."""
 
-    combination: Literal["weighted_product", "weighted_sum"] = "weighted_product"
+    combination: Literal["weighted_product", "weighted_sum", "rank_normalised_sum"] = (
+        "weighted_product"
+    )
     weights: dict[str, Weight]
 
     @model_validator(mode="after")

@@ -3,20 +3,35 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines.cli import main
 from ranker.atomic import MANIFEST, sha256_of
-from ranker.bundle import FILES, GOLDEN_ROWS, load_bundle, read_manifest, save_bundle, verify
+from ranker.bundle import (
+    FILES,
+    GOLDEN_FILE,
+    GOLDEN_ROWS,
+    ModelBundle,
+    load_bundle,
+    read_manifest,
+    save_bundle,
+)
+from ranker.data.batch import Batch
 from ranker.data.loader import read_in_order
 from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore
+from ranker.evaluation.calibration_fit import COUNTS_FILE
+from ranker.evaluation.calibrators import CALIBRATORS_FILE
+from ranker.scoring.verification import EAGER, replay_eager, verify
+from ranker.training.fit import train
+from ranker.training.settings import TrainConfig
 
 every_file = pytest.mark.parametrize("name", FILES)
 
@@ -62,14 +77,15 @@ def test_an_intact_bundle_verifies(bundle: Path, capsys: pytest.CaptureFixture[s
     verification = verify(bundle)
     assert verification.problems == ()
     assert (verification.files, verification.golden_rows) == (len(FILES), GOLDEN_ROWS)
-    assert set(verification.golden_difference) == set(load_bundle(bundle).model.tasks)
+    assert set(verification.golden_difference["eager"]) == set(load_bundle(bundle).model.tasks)
+    assert verification.golden_calibrated.keys() == verification.golden_difference["eager"].keys()
     assert main(["verify", str(bundle), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["intact"]
     assert printed["golden_rows"] == GOLDEN_ROWS
     assert printed["golden_difference"] == dict(verification.golden_difference)
     assert main(["verify", str(bundle)]) == 0
-    assert "7 files checked, 32 golden rows replayed" in capsys.readouterr().out
+    assert "9 files checked, 32 golden rows replayed" in capsys.readouterr().out
 
 
 @every_file
@@ -153,8 +169,101 @@ def test_golden_rows_notice_altered_weights(value: float, bundle: Path) -> None:
     fix_digest(bundle, "weights.safetensors")
     problems = verify(bundle).problems
     assert len(problems) == len(load_bundle(bundle).model.tasks)
-    assert all(problem.startswith("golden rows: ") for problem in problems)
+    assert all(problem.startswith("golden rows, eager: ") for problem in problems)
     assert main(["verify", str(bundle), "--json"]) in {1, 3}
+
+
+def test_golden_rows_notice_other_calibrators(bundle: Path) -> None:
+    path = bundle / CALIBRATORS_FILE
+    document = json.loads(path.read_text())
+    document["tasks"]["click"]["calibrator"]["intercept"] += 0.1
+    path.write_text(json.dumps(document))
+    fix_digest(bundle, CALIBRATORS_FILE)
+    (problem,) = verify(bundle).problems
+    assert problem.startswith("golden rows, calibrated: click differs")
+    document["tasks"].pop("click")
+    path.write_text(json.dumps(document))
+    fix_digest(bundle, CALIBRATORS_FILE)
+    assert main(["verify", str(bundle)]) in {2, 3}
+
+
+def test_another_runtime_is_held_to_the_same_predictions(bundle: Path) -> None:
+    def halved(bundle: ModelBundle, batch: Batch) -> Mapping[str, torch.Tensor]:
+        return {task: values / 2 for task, values in replay_eager(bundle, batch).items()}
+
+    verification = verify(bundle, runtimes={"halved": halved, **EAGER})
+    assert set(verification.golden_difference) == {"halved", "eager"}
+    assert set(verification.golden_difference["eager"].values()) == {0.0}
+    assert any(p.startswith("golden rows, halved: click differs") for p in verification.problems)
+    assert set(verification.golden_calibrated.values()) == {0.0}
+
+
+def test_the_schemas_digest_is_checked(bundle: Path) -> None:
+    schema = (bundle / "schema.yaml").read_text()
+    (bundle / "schema.yaml").write_text(schema.replace("max_positions: 6", "max_positions: 7"))
+    fix_digest(bundle, "schema.yaml")
+    with pytest.raises(DataError):  # the position tower has another size
+        load_bundle(bundle)
+    (bundle / "schema.yaml").write_text(schema.replace("name: synthetic", "name: other"))
+    fix_digest(bundle, "schema.yaml")
+    (problem,) = verify(bundle).problems
+    assert "schema_digest is not that of schema.yaml" in problem
+
+
+@pytest.fixture
+def of_format_2(bundle: Path) -> Path:
+    """The bundle as it was written before there were calibrators."""
+    for name in (CALIBRATORS_FILE, COUNTS_FILE):
+        (bundle / name).unlink()
+    golden = load_file(bundle / GOLDEN_FILE)
+    save_file({n: v for n, v in golden.items() if "calibrated" not in n}, bundle / GOLDEN_FILE)
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["format"] = 2
+        manifest["files"] = {n: d for n, d in manifest["files"].items() if "calib" not in n}
+
+    edit_manifest(bundle, change)
+    fix_digest(bundle, GOLDEN_FILE)
+    return bundle
+
+
+def test_a_bundle_of_format_2_works_uncalibrated_and_says_so(
+    of_format_2: Path,
+    tmp_path: Path,
+    prepared_synthetic: Path,
+    trained_synthetic: Path,
+    small_train_config: TrainConfig,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old, new = load_bundle(of_format_2), load_bundle(trained_synthetic / "bundle")
+    assert set(old.calibrators.kind_by_task.values()) == {"identity"}
+    raw = {"click": np.array([0.2, 0.7])}
+    np.testing.assert_array_equal(old.calibrators.apply(raw)["click"], raw["click"])
+    verification = verify(of_format_2)
+    assert (verification.problems, verification.format) == ((), 2)
+    assert main(["verify", str(of_format_2)]) == 0
+    assert "format 2, which has no calibrators" in capsys.readouterr().out
+    data = ["--data", str(prepared_synthetic), "--set", "num_replicates=20"]
+    few = [*data, "--before", "2024-03-15"]
+    assert main(["compare", str(of_format_2), str(trained_synthetic / "bundle"), *few]) == 0
+    printed = capsys.readouterr().out
+    assert "A: predictions not calibrated: click," in printed
+    assert "B: predictions calibrated by platt: click" in printed
+    output = ["--output", str(tmp_path / "evaluated")]
+    assert main(["evaluate", "--bundle", str(of_format_2), *few, *output]) == 0
+    assert (
+        "of format 2, which had no calibrators"
+        in (tmp_path / "evaluated" / "metrics.json").read_text()
+    )
+    # trained on, it becomes what the new one becomes
+    store = EncodedStore(prepared_synthetic)
+    config = small_train_config.model_copy(update={"before_window": "2024-03-15"})
+    for name, start_from in (("old", old), ("new", new)):
+        train(store, config, tmp_path / name, start_from=start_from)
+    on_old, on_new = (load_bundle(tmp_path / name / "bundle") for name in ("old", "new"))
+    assert on_old.weights_sha256 == on_new.weights_sha256
+    assert on_old.calibrators.tasks["click"] == on_new.calibrators.tasks["click"]
+    assert verify(tmp_path / "old" / "bundle").format == 3
 
 
 def test_golden_rows_must_be_complete(bundle: Path) -> None:
@@ -174,7 +283,11 @@ def test_golden_rows_must_be_complete(bundle: Path) -> None:
         ("\x00[", "damaged"),
         ("[1]", "is no bundle"),
         ('{"kind": "state"}', "is no bundle"),
-        ('{"kind": "bundle", "format": 99}', "bundle format 99, this version reads 2"),
+        (
+            '{"kind": "bundle", "format": 99}',
+            "99, this version reads 2 to 3; install a newer",
+        ),
+        ('{"kind": "bundle", "format": 1}', "format 1, this version reads 2 to 3; train again"),
         ('{"kind": "bundle", "format": 2}', "expected sections 'files'"),
         ('{"kind": "bundle", "format": 2, "files": [], "data_window": {}}', "expected sections"),
     ],

@@ -14,8 +14,10 @@ import numpy.typing as npt
 from ranker.config import parse_config
 from ranker.schema import TaskSpec
 from ranker.score_weights import ScoreWeights, check_score_weights
+from ranker.scoring.normalised_rank import normalised_ranks
 
 FloatArray = npt.NDArray[np.floating]
+IntArray = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
 
 PROBABILITY_FLOOR = 1e-6  # ε: a predicted 0 must not decide a product alone
@@ -27,11 +29,20 @@ def combine(
     *,
     score_weights: ScoreWeights,
     tasks: Sequence[TaskSpec],
+    requests: IntArray | None = None,
 ) -> Float64Array:
-    """Score candidates from the model's predictions, conditional ones still conditional: [N].
+    """Score candidates from their predictions, conditional ones still conditional: [N].
+
+    Args:
+        predictions: by task, [N] each, calibrated if the bundle's are.
+        score_weights: how they are combined.
+        tasks: the schema's.
+        requests: codes [N] of the candidates' requests, which the rank-normalised sum ranks within;
+            the other combinations look at each candidate alone.
 
     Raises:
-        ValueError: see `check_score_weights`, `unconditional`, `weighted_product`, `weighted_sum`.
+        ValueError: no ``requests`` for a rank-normalised sum; see also `check_score_weights`,
+            `unconditional`, `weighted_product`, `weighted_sum`, `rank_normalised_sum`.
     """
     check_score_weights(score_weights, tasks=tasks)
     multiplied = unconditional(predictions, tasks)
@@ -40,6 +51,12 @@ def combine(
             return weighted_product(multiplied, score_weights.weights, tasks)
         case "weighted_sum":
             return weighted_sum(multiplied, score_weights.weights, tasks)
+        case "rank_normalised_sum":
+            if requests is None:
+                raise ValueError(
+                    "rank_normalised_sum: needs the code of each candidate's request, got none"
+                )
+            return rank_normalised_sum(multiplied, score_weights.weights, tasks, requests=requests)
         case _:
             assert_never(score_weights.combination)
 
@@ -123,6 +140,36 @@ def weighted_sum(
     weighed = _weighed_tasks(predictions, weights, schema_tasks)
     return sum(
         (_signed_weight(task, weights) * predictions[task.name] for task in weighed),
+        start=np.zeros(1),
+    )
+
+
+def rank_normalised_sum(
+    predictions: Mapping[str, FloatArray],
+    weights: Mapping[str, float],
+    schema_tasks: Sequence[TaskSpec],
+    *,
+    requests: IntArray,
+) -> Float64Array:
+    """sum_k ± w_k r_k, minus for tasks of negative direction: [N].
+
+    r is the prediction's mean normalised rank within its request, in [0, 1] (`normalised_ranks`).
+    So a weight means the same whatever the task's unit, base rate or spread, calibrated or not;
+    but how far apart two predictions are counts for nothing.
+
+    Arguments and errors as in `weighted_sum`, and ``requests``, codes [N].
+    """
+    weighed = _weighed_tasks(predictions, weights, schema_tasks)
+    num_rows = len(predictions[weighed[0].name])
+    if requests.shape != (num_rows,):
+        raise ValueError(
+            f"requests: expected {num_rows} codes, one a candidate, got shape {requests.shape}"
+        )
+    return sum(
+        (
+            _signed_weight(task, weights) * normalised_ranks(predictions[task.name], requests)
+            for task in weighed
+        ),
         start=np.zeros(1),
     )
 

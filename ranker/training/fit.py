@@ -37,6 +37,7 @@ from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore, Window
 from ranker.models.ranking_model import RankingModel
 from ranker.score_weights import default_score_weights
+from ranker.training.calibration import fit_on_progressive
 from ranker.training.checkpoint import AtomicCheckpointIO, discard_newer, newest_intact
 from ranker.training.gradients import StepSettings
 from ranker.training.module import Cursor, RankingModule
@@ -119,6 +120,24 @@ def train(
         rows_before = module.cursor.rows
         optimizer = publish_average(module.model, loop.run(module))
     seconds = time.perf_counter() - started
+    _save(run, run_folder, module, optimizer)
+    rows = module.cursor.rows - rows_before
+    return TrainResult(
+        bundle=run_folder / "bundle",
+        windows=tuple(window.label for window in run.windows),
+        rows_trained=rows,
+        steps=module.cursor.steps,
+        seconds=seconds,
+        examples_per_s=rows / seconds if seconds > 0 else 0.0,
+    )
+
+
+def _save(
+    run: _Run, run_folder: Path, module: RankingModule, optimizer: Mapping[str, Tensor]
+) -> None:
+    """Calibrate, and write the bundle."""
+    store, config, start_from = run.store, run.config, run.start_from
+    calibration = fit_on_progressive(store, run.windows, run_folder, config.calibration, start_from)
     save_bundle(
         run_folder / "bundle",
         ModelBundle(
@@ -129,20 +148,13 @@ def train(
             score_weights=default_score_weights(store.schema.tasks)
             if start_from is None
             else start_from.score_weights,
+            calibrators=calibration.calibrators,
+            calibration_counts=calibration.counts,
             data_window=_data_window(run.windows, module.cursor, start_from),
             optimizer=optimizer,
             weights_sha256="",
         ),
         _golden_rows(store, run.windows[-1]),
-    )
-    rows = module.cursor.rows - rows_before
-    return TrainResult(
-        bundle=run_folder / "bundle",
-        windows=tuple(window.label for window in run.windows),
-        rows_trained=rows,
-        steps=module.cursor.steps,
-        seconds=seconds,
-        examples_per_s=rows / seconds if seconds > 0 else 0.0,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, field_validator
 
 from ranker.config import Config
+from ranker.evaluation.calibration_fit import CalibrationConfig
 from ranker.models.build import ModelConfig
 from ranker.training.gradients import Precision
 from ranker.training.optimizers import OptimizerConfig
@@ -36,6 +37,7 @@ class TrainConfig(Config):
         processes: so many share every batch (`ranker.training.ranks`), one a GPU where there are.
         threads: torch's threads in each process; byte identity is promised for equal numbers of
             processes and threads.
+        calibration: see `ranker.evaluation.calibration_fit.CalibrationConfig`.
     """
 
     seed: int = Field(default=0, ge=0)
@@ -56,6 +58,7 @@ class TrainConfig(Config):
     threads: int = Field(default=2, ge=1)
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
 
     @field_validator("first_window", "before_window", mode="before")
     @classmethod

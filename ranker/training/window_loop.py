@@ -25,6 +25,7 @@ from ranker.config import ConfigError
 from ranker.data.loader import NumberedBatch, ShuffleSettings, WindowBatches
 from ranker.data.parquet import write_table
 from ranker.data.store import EncodedStore, Window
+from ranker.training.calibration import PROGRESSIVE
 from ranker.training.checkpoint import AtomicCheckpointIO, checkpoint_path
 from ranker.training.module import Cursor, RankingModule
 from ranker.training.progressive import predict_window
@@ -203,7 +204,7 @@ class _Bookkeeping(pl.Callback):
             store, window = self._loop.store, epoch.window
             with pl_module.averaged():
                 table = predict_window(pl_module.model, store, window, epoch.known_before)
-            folder = self._loop.run_folder / "progressive"
+            folder = self._loop.run_folder / PROGRESSIVE
             write_table(folder / f"{window.label}.parquet", table)
         pl_module.cursor = Cursor(
             window=epoch.window.label,

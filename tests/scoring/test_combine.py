@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import rankdata
 
 from ranker.config import ConfigError, digest, parse_config
 from ranker.schema import TaskSpec
@@ -11,6 +12,7 @@ from ranker.score_weights import ScoreWeights, check_score_weights, default_scor
 from ranker.scoring.combine import (
     PROBABILITY_FLOOR,
     combine,
+    rank_normalised_sum,
     unconditional,
     weighted_product,
     weighted_sum,
@@ -102,6 +104,68 @@ def test_scaling_all_weights_keeps_the_order(
     rescored = weighted_product(predictions, scaled, TASKS)[order]
     distinct = np.diff(score[order]) > 1e-9 * score[order][1:]
     assert (np.diff(rescored)[distinct] > 0).all()
+
+
+def ranked_by_request(values: np.ndarray, requests: np.ndarray) -> np.ndarray:
+    """scipy's ranks, request by request."""
+    ranks = np.full(len(values), 0.5)
+    for request in np.unique(requests):
+        inside = requests == request
+        if inside.sum() > 1:
+            ranks[inside] = (rankdata(values[inside]) - 1) / (inside.sum() - 1)
+    return ranks
+
+
+few_values = st.sampled_from([0.0, 0.1, 0.2, 0.25, 0.9, 1.0])
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 4), few_values, few_values, st.floats(-3, 9)), max_size=29
+    ),
+    weights=st.lists(st.floats(0.01, 3.0), min_size=3, max_size=3),
+    factor=st.floats(0.1, 10.0),
+)
+def test_rank_normalised_sum_is_that_of_ranks_within_each_request(
+    rows: list[tuple[int, float, float, float]], weights: list[float], factor: float
+) -> None:
+    requests = np.array([row[0] for row in rows], dtype=np.int64)
+    names = ("click", "dismiss", "watch_time_s")
+    predictions = {
+        name: np.array([row[number + 1] for row in rows]) for number, name in enumerate(names)
+    }
+    weight_by_task = dict(zip(names, weights, strict=True))
+    score = rank_normalised_sum(predictions, weight_by_task, TASKS, requests=requests)
+    expected = np.zeros(len(rows))
+    for name, sign in zip(names, (1, -1, 1), strict=True):
+        ranks = ranked_by_request(predictions[name], requests)
+        expected += sign * weight_by_task[name] * ranks
+    np.testing.assert_allclose(score, expected, atol=1e-12)
+    scaled = {name: weight * factor for name, weight in weight_by_task.items()}
+    rescored = rank_normalised_sum(predictions, scaled, TASKS, requests=requests)
+    np.testing.assert_allclose(rescored, factor * score, atol=1e-9)
+
+
+def test_rank_normalised_sum_by_hand() -> None:
+    requests = np.array([7, 7, 7, 2, 7])
+    predictions = {
+        "click": np.array([0.2, 0.5, 0.5, 0.9, 0.1]),  # ranks 1/3, 5/6, 5/6 | 1/2 | 0
+        "dismiss": np.array([0.0, 0.3, 0.1, 0.4, 0.2]),  # ranks 0, 1, 1/3 | 1/2 | 2/3
+    }
+    score_weights = ScoreWeights(
+        combination="rank_normalised_sum", weights={"click": 2, "dismiss": 1}
+    )
+    score = combine(predictions, score_weights=score_weights, tasks=TASKS, requests=requests)
+    np.testing.assert_allclose(score, [2 / 3, 2 / 3, 4 / 3, 0.5, -2 / 3])
+    # any rising function of a prediction gives the same score: no calibration can change it
+    squared = {**predictions, "click": predictions["click"] ** 2}
+    again = combine(squared, score_weights=score_weights, tasks=TASKS, requests=requests)
+    np.testing.assert_array_equal(again, score)
+    with pytest.raises(ValueError, match="needs the code of each candidate's request"):
+        combine(predictions, score_weights=score_weights, tasks=TASKS)
+    with pytest.raises(ValueError, match="expected 5 codes, one a candidate"):
+        rank_normalised_sum(predictions, {"click": 1.0}, TASKS, requests=requests[:4])
 
 
 def test_rows_do_not_influence_each_other() -> None:

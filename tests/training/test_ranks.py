@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ranker.bundle import load_bundle, verify
+from ranker.bundle import load_bundle
 from ranker.data.batch import Batch
 from ranker.data.store import EncodedStore
 from ranker.models.build import MMoEConfig
+from ranker.scoring.verification import verify
 from ranker.training.fit import train
 from ranker.training.ranks import Ranks, started_ranks
 from ranker.training.settings import TrainConfig

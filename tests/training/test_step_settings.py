@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ranker.bundle import build_bundle_model, load_bundle, verify
+from ranker.bundle import build_bundle_model, load_bundle
 from ranker.config import ConfigError
 from ranker.data.loader import read_in_order
 from ranker.data.store import EncodedStore
 from ranker.models.ranking_model import RankingModel
+from ranker.scoring.verification import verify
 from ranker.training.gradients import PLAIN, GradientPass, StepSettings
 from ranker.training.objective import observed_rows
 from ranker.training.settings import TrainConfig

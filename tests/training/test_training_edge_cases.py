@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ranker.bundle import load_bundle, verify
+from ranker.bundle import load_bundle
 from ranker.config import ConfigError, load_config
 from ranker.data.loader import read_in_order
 from ranker.data.parquet import DataError
@@ -21,6 +21,7 @@ from ranker.data.synthetic import START_S, SyntheticLog
 from ranker.models.build import NoPositionTowerConfig, SharedBottomConfig
 from ranker.models.embedder import Embedder
 from ranker.schema import HistorySpec, Schema
+from ranker.scoring.verification import verify
 from ranker.training.optimizers import AdagradConfig, LazyAdamConfig
 from ranker.training.settings import TrainConfig
 

@@ -1,0 +1,313 @@
+"""Fitting calibrators on counts of predictions and labels, window by window.
+
+A window's predictions of a task are counted in bins of their log odds, a tenth wide: that is all
+that a calibrator is fitted on. Counts are small whatever a window's size, and they travel in the
+bundle, so that training on fits the same calibrators as training at once.
+
+Shapes: ``N`` rows, ``B`` bins that are not empty, ``W`` windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+from scipy.optimize import isotonic_regression
+from scipy.special import expit, log_expit
+
+from ranker.config import Config
+from ranker.data.parquet import DataError
+from ranker.evaluation.calibrators import (
+    Calibrator,
+    Calibrators,
+    Evidence,
+    Float64Array,
+    FloatArray,
+    Identity,
+    Isotonic,
+    Platt,
+    Ratio,
+    TaskCalibration,
+    log_odds,
+)
+from ranker.schema import TaskSpec
+
+COUNTS_FILE = "calibration_counts.parquet"
+BIN_WIDTH = 0.1  # of log odds: neighbours in a bin differ by a tenth in their odds, at most
+SLOPE_PULL = 1e-3  # towards 1; matters only where all predictions are nearly alike
+MAX_STEPS = 100
+IntArray = npt.NDArray[np.int64]
+COUNT_FIELDS = {
+    "window": pa.string(),
+    "task": pa.string(),
+    "bin": pa.int64(),
+    "rows": pa.int64(),
+    "label_sum": pa.float64(),
+    "prediction_sum": pa.float64(),
+}
+
+
+class CalibrationConfig(Config):
+    """How a run's calibrators are fitted, at its end, on the windows it has just predicted.
+
+    Attributes:
+        kind: ``platt`` (two numbers) or ``isotonic`` (a free rising function) for binary tasks.
+        regression: ``ratio`` brings the mean prediction to the mean label.
+        min_labels: the last window alone is used where it holds so many positives and so many
+            negatives (rows, for a regression); else windows before it are taken in, newest first.
+        max_windows: at most so many; a task that is still short stays as it is.
+    """
+
+    kind: Literal["platt", "isotonic", "none"] = "platt"
+    regression: Literal["ratio", "none"] = "ratio"
+    min_labels: int = Field(default=100, ge=1)
+    max_windows: int = Field(default=7, ge=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """A task's rows in the bins of one or several windows, [B] each.
+
+    ``prediction_sum`` is of log odds in a binary task, else of predictions (in one bin).
+    """
+
+    bins: IntArray
+    rows: IntArray
+    label_sum: Float64Array
+    prediction_sum: Float64Array
+
+
+CountsByTask = Mapping[str, Counts]
+CountsByWindow = Mapping[str, CountsByTask]
+
+
+def count_window(
+    labels: Mapping[str, FloatArray],
+    predictions: Mapping[str, FloatArray],
+    tasks: Sequence[TaskSpec],
+) -> CountsByTask:
+    """Count one window: labels [N] (NaN: not observed) and raw predictions [N] by task."""
+    counts = {}
+    for task in tasks:
+        observed = ~np.isnan(labels[task.name])
+        label = labels[task.name][observed].astype(np.float64)
+        values = predictions[task.name][observed].astype(np.float64)
+        if task.kind == "binary":
+            values = log_odds(values)
+            index = np.floor(values / BIN_WIDTH).astype(np.int64)
+        else:
+            index = np.zeros(len(values), dtype=np.int64)
+        counts[task.name] = _grouped(index, np.ones(len(index), np.int64), label, values)
+    return counts
+
+
+def fit_calibrators(
+    counts_by_window: CountsByWindow, tasks: Sequence[TaskSpec], config: CalibrationConfig
+) -> Calibrators:
+    """A calibrator a task, from the counts of windows in time order."""
+    return Calibrators(
+        tasks={
+            task.name: TaskCalibration(
+                negatives_kept=task.negatives_kept,
+                calibrator=_fit_task(counts_by_window, task, config),
+            )
+            for task in tasks
+        }
+    )
+
+
+def last_windows(counts_by_window: CountsByWindow, config: CalibrationConfig) -> CountsByWindow:
+    """The newest ``max_windows`` windows, in time order."""
+    return {window: counts_by_window[window] for window in _newest(counts_by_window, config)}
+
+
+def counts_table(counts_by_window: CountsByWindow) -> pa.Table:
+    """A row a window, task and bin."""
+    columns: dict[str, list[object]] = {name: [] for name in COUNT_FIELDS}
+    for window, by_task in counts_by_window.items():
+        for task, counts in by_task.items():
+            columns["window"] += [window] * len(counts.bins)
+            columns["task"] += [task] * len(counts.bins)
+            columns["bin"] += counts.bins.tolist()
+            columns["rows"] += counts.rows.tolist()
+            columns["label_sum"] += counts.label_sum.tolist()
+            columns["prediction_sum"] += counts.prediction_sum.tolist()
+    return pa.table(columns, schema=pa.schema(list(COUNT_FIELDS.items())))
+
+
+def read_counts(table: pa.Table, tasks: Sequence[TaskSpec], source: str) -> CountsByWindow:
+    """What `counts_table` made.
+
+    Raises:
+        DataError: other columns.
+    """
+    found = dict(zip(table.schema.names, table.schema.types, strict=True))
+    if found != COUNT_FIELDS:
+        raise DataError(f"{source}: expected the columns {[*COUNT_FIELDS]}, got {[*found]}")
+    frame = table.to_pandas()
+    by_window: dict[str, dict[str, Counts]] = {}
+    for window, of_window in frame.groupby("window", sort=False):
+        by_task = dict(iter(of_window.groupby("task", sort=False)))
+        by_window[str(window)] = {
+            task.name: _counts(by_task.get(task.name, frame.iloc[:0])) for task in tasks
+        }
+    return by_window
+
+
+def _counts(frame: object) -> Counts:
+    return Counts(
+        bins=np.asarray(frame["bin"], dtype=np.int64),  # type: ignore[index]
+        rows=np.asarray(frame["rows"], dtype=np.int64),  # type: ignore[index]
+        label_sum=np.asarray(frame["label_sum"], dtype=np.float64),  # type: ignore[index]
+        prediction_sum=np.asarray(frame["prediction_sum"], dtype=np.float64),  # type: ignore[index]
+    )
+
+
+def _newest(counts_by_window: CountsByWindow, config: CalibrationConfig) -> list[str]:
+    return list(counts_by_window)[-config.max_windows :]
+
+
+def _fit_task(
+    counts_by_window: CountsByWindow, task: TaskSpec, config: CalibrationConfig
+) -> Calibrator:
+    kind = config.kind if task.kind == "binary" else config.regression
+    if kind == "none":
+        return Identity(reason="the config asks for none")
+    windows: list[str] = []
+    counts = _merged([])
+    for window in reversed(_newest(counts_by_window, config)):
+        windows.insert(0, window)
+        counts = _merged([counts_by_window[one][task.name] for one in windows])
+        if _labels_of_the_rarer_kind(counts, task) >= config.min_labels:
+            break
+    else:
+        return Identity(reason=_too_few(counts, task, len(windows), config))
+    evidence = Evidence(
+        windows=tuple(windows),
+        rows=int(counts.rows.sum()),
+        positives=int(counts.label_sum.sum()) if task.kind == "binary" else None,
+    )
+    match kind:
+        case "platt":
+            return fit_platt(counts, evidence)
+        case "isotonic":
+            return fit_isotonic(counts, evidence)
+        case "ratio":
+            return fit_ratio(counts, task, evidence)
+
+
+def _labels_of_the_rarer_kind(counts: Counts, task: TaskSpec) -> int:
+    rows = int(counts.rows.sum())
+    if task.kind == "regression":
+        return rows
+    positives = int(counts.label_sum.sum())
+    return min(positives, rows - positives)
+
+
+def _too_few(counts: Counts, task: TaskSpec, num_windows: int, config: CalibrationConfig) -> str:
+    if num_windows == 0:
+        return "no window was predicted before it was trained on"
+    rows, positives = int(counts.rows.sum()), int(counts.label_sum.sum())
+    held = f"{positives} positives and {rows - positives} negatives"
+    if task.kind == "regression":
+        held = f"{rows} labels"
+    return f"the last {num_windows} windows hold {held}, fewer than {config.min_labels}"
+
+
+def fit_platt(counts: Counts, evidence: Evidence) -> Calibrator:
+    """The most likely slope and intercept on smoothed labels (Platt, 1999): Newton's method.
+
+    A positive counts as (P + 1) / (P + 2), a negative as 1 / (N + 2): no finite data make an
+    outcome certain.
+    """
+    positives, rows = counts.label_sum, counts.rows.astype(np.float64)
+    total = positives.sum()
+    high, low = (total + 1) / (total + 2), 1 / (rows.sum() - total + 2)
+    targets = positives * high + (rows - positives) * low  # [B]
+    x = counts.prediction_sum / rows
+    design = np.stack([x, np.ones_like(x)])  # [2, B]
+
+    def loss(parameters: Float64Array) -> float:
+        z = parameters @ design
+        fit = -(targets * log_expit(z) + (rows - targets) * log_expit(-z)).sum()
+        return float(fit + SLOPE_PULL * (parameters[0] - 1) ** 2 / 2)
+
+    parameters = np.array([1.0, 0.0])
+    pull = np.array([SLOPE_PULL, 0.0])
+    for _ in range(MAX_STEPS):
+        p = expit(parameters @ design)
+        gradient = design @ (rows * p - targets) + pull * (parameters - 1)
+        hessian = (design * (rows * p * (1 - p))) @ design.T + np.diag(pull)
+        step = np.linalg.lstsq(hessian, gradient, rcond=None)[0]
+        size, start = 1.0, loss(parameters)
+        while size > 1e-9 and not loss(parameters - size * step) <= start:
+            size /= 2
+        moved = parameters - size * step
+        if np.abs(moved - parameters).max() < 1e-12:
+            break
+        parameters = moved
+    slope, intercept = float(parameters[0]), float(parameters[1])
+    if not (slope > 0 and np.isfinite(parameters).all()):
+        return Identity(
+            reason=f"Platt's slope came out as {slope:.3g}: higher predictions went with fewer "
+            "positives, and a calibrator must not reverse the order"
+        )
+    return Platt(slope=slope, intercept=intercept, evidence=evidence)
+
+
+def fit_isotonic(counts: Counts, evidence: Evidence) -> Calibrator:
+    """The rising function nearest to the labels, as knots.
+
+    Knots stay half a row away from 0 and 1: a window without a positive makes none impossible.
+    """
+    rows = counts.rows.astype(np.float64)
+    steps = isotonic_regression(counts.label_sum / rows, weights=rows).blocks
+    starts = np.asarray(steps[:-1], dtype=np.int64)
+    step_rows = np.add.reduceat(rows, starts)
+    x = expit(np.add.reduceat(counts.prediction_sum, starts) / step_rows)
+    margin = 0.5 / rows.sum()
+    y = np.clip(np.add.reduceat(counts.label_sum, starts) / step_rows, margin, 1 - margin)
+    if not all((np.diff([0.0, *knots, 1.0]) > 0).all() for knots in (x, y)):
+        return Identity(reason="predictions differ too little for an isotonic regression")
+    return Isotonic(predictions=tuple(x.tolist()), labels=tuple(y.tolist()), evidence=evidence)
+
+
+def fit_ratio(counts: Counts, task: TaskSpec, evidence: Evidence) -> Calibrator:
+    """The factor that brings the mean prediction above the task's minimum to the labels'."""
+    above = counts.rows.sum() * task.minimum
+    labels, predictions = counts.label_sum.sum() - above, counts.prediction_sum.sum() - above
+    if not (labels > 0 and predictions > 0):
+        return Identity(
+            reason=f"mean label or mean prediction is not above the minimum ({task.minimum:g})"
+        )
+    return Ratio(factor=float(labels / predictions), minimum=task.minimum, evidence=evidence)
+
+
+def _merged(parts: Sequence[Counts]) -> Counts:
+    if not parts:
+        none = np.zeros(0)
+        return _grouped(np.zeros(0, np.int64), np.zeros(0, np.int64), none, none)
+    return _grouped(
+        np.concatenate([part.bins for part in parts]),
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.label_sum for part in parts]),
+        np.concatenate([part.prediction_sum for part in parts]),
+    )
+
+
+def _grouped(
+    index: IntArray, rows: IntArray, labels: Float64Array, predictions: Float64Array
+) -> Counts:
+    bins, code = np.unique(index, return_inverse=True)
+    size = len(bins)
+    return Counts(
+        bins=bins,
+        rows=np.bincount(code, weights=rows, minlength=size).astype(np.int64),
+        label_sum=np.bincount(code, weights=labels, minlength=size).astype(np.float64),
+        prediction_sum=np.bincount(code, weights=predictions, minlength=size).astype(np.float64),
+    )
