@@ -6,7 +6,7 @@ training and serving can't drift apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,8 +23,8 @@ from ranker.data.encode import (
     numeric_values,
     standardise,
 )
-from ranker.data.history import Queries, compute_features
-from ranker.data.history_state import Events, HistoryState, event_vocabularies, make_events
+from ranker.data.history import Queries, compute_features, counted_features
+from ranker.data.history_state import Events, HistoryState, make_events
 from ranker.data.parallel import map_columns
 from ranker.data.parquet import DataError
 from ranker.data.tables import table_features
@@ -52,10 +52,14 @@ class OwnerTable:
                 f"ids are {ids.type} in the log and {self.table.column('id').type} in the user or "
                 "item table; write them in one type"
             )
-        rows = self._index.get_indexer(pd.Index(ids.to_pandas()))
+        rows = self.rows_of(ids)
         missing = rows < 0
         taken = self.table.take(pa.array(np.where(missing, 0, rows), mask=missing))
         return taken, int(missing.sum())
+
+    def rows_of(self, ids: pa.Array | pa.ChunkedArray) -> IntArray:
+        """The row of each id, -1 for ids not in the table."""
+        return np.asarray(self._index.get_indexer(pd.Index(ids.to_pandas())), dtype=np.int64)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,25 +89,34 @@ class EncodedRows:
     missing_owners: dict[str, int] = field(default_factory=dict)
 
 
-def encode_rows(rows: pa.Table, source: FeatureSource, *, learn: bool) -> EncodedRows:
+def encode_rows(
+    rows: pa.Table,
+    source: FeatureSource,
+    *,
+    learn: bool,
+    only: Collection[str] | None = None,
+) -> EncodedRows:
     """Encode canonical rows, in time order if they are to be learned from.
 
     Args:
         rows: a canonical log table; with labels when ``learn``, without for candidates.
         source: vocabularies are extended in place when ``learn``; its history is only read.
         learn: take up new ids and make events (none where the schema has no history).
+        only: just these features, and those that they are computed from; not when ``learn``.
     """
+    assert only is None or not learn, "an event is made of all features"
     schema = source.schema
+    declared_features = _declared_features(schema, only)
     time_ms = np.asarray(rows.column("time_ms").to_numpy(), dtype=np.int64)
     ids = _id_columns(rows, schema)
-    joined, missing_owners = _join(rows, ids, source)
+    joined, missing_owners = _join(rows, ids, source, declared_features)
     known = _index_by_vocabulary(ids, joined, source, learn=learn)
 
     def encode(feature: FeatureSpec) -> ColumnArray:
         return _encode_declared(feature, joined, source, known=known, time_ms=time_ms)
 
-    names = [feature.name for feature in schema.features]
-    declared = dict(zip(names, map_columns(encode, schema.features), strict=True))
+    names = [feature.name for feature in declared_features]
+    declared = dict(zip(names, map_columns(encode, declared_features), strict=True))
     structural = {
         name: known[name] if name in known else source.encoders.vocabularies[name].encode(values)
         for name, values in ids.items()
@@ -120,7 +133,7 @@ def encode_rows(rows: pa.Table, source: FeatureSource, *, learn: bool) -> Encode
             label_by_task=labels,
         )
     queries = Queries(time_ms=time_ms, index=index)
-    computed = compute_features(source.history, queries, events, schema)
+    computed = compute_features(source.history, queries, events, schema, only=only)
     features = {**declared, **computed}
     columns = {f"feature.{name}": values for name, values in features.items()}
     columns |= {"time_ms": time_ms, "user": index["user"], "item": index["item"]}
@@ -129,17 +142,18 @@ def encode_rows(rows: pa.Table, source: FeatureSource, *, learn: bool) -> Encode
         "device": structural.get("device", np.zeros_like(time_ms)),
     }
     columns |= {f"label.{name}": label for name, label in labels.items()}
-    unknown = {
-        f.name: int((declared[f.name] == 0).sum())
-        for f in schema.features
-        if f.kind == "categorical" and f.transform != "hour"
-    }
+    unknown = {f.name: int((declared[f.name] == 0).sum()) for f in declared_features if has_ids(f)}
     return EncodedRows(
         columns=columns,
         events=events,
         unknown_by_feature=unknown,
         missing_owners=missing_owners,
     )
+
+
+def has_ids(feature: FeatureSpec) -> bool:
+    """True for a categorical feature whose values can be unknown."""
+    return feature.kind == "categorical" and feature.transform != "hour"
 
 
 def fit_scales(columns: Mapping[str, ColumnArray], encoders: Encoders, schema: Schema) -> None:
@@ -157,13 +171,13 @@ def fit_scales(columns: Mapping[str, ColumnArray], encoders: Encoders, schema: S
 def standardise_columns(
     columns: Mapping[str, ColumnArray], encoders: Encoders
 ) -> dict[str, ColumnArray]:
-    """The same columns with numeric features standardised."""
+    """The same columns with the numeric features among them standardised."""
 
     def standardised(name: str) -> ColumnArray:
         values = columns[f"feature.{name}"].astype(np.float64, copy=False)
         return standardise(values, encoders.standardisers[name])
 
-    names = list(encoders.standardisers)
+    names = [name for name in encoders.standardisers if f"feature.{name}" in columns]
     changed = dict(zip(names, map_columns(standardised, names), strict=True))
     return {**columns, **{f"feature.{name}": values for name, values in changed.items()}}
 
@@ -178,21 +192,32 @@ def _one_array(values: pa.ChunkedArray) -> pa.Array:
     return values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
 
 
+def _declared_features(schema: Schema, only: Collection[str] | None) -> Sequence[FeatureSpec]:
+    """The declared features in ``only``, and those that the computed ones are counted by."""
+    if only is None:
+        return schema.features
+    needed = {*only, *counted_features(only, schema)}
+    return [feature for feature in schema.features if feature.name in needed]
+
+
 def _join(
-    rows: pa.Table, ids: Mapping[str, pa.Array], source: FeatureSource
+    rows: pa.Table,
+    ids: Mapping[str, pa.Array],
+    source: FeatureSource,
+    declared: Sequence[FeatureSpec],
 ) -> tuple[dict[str, pa.Array], dict[str, int]]:
-    """Feature name -> canonical column, from the log or its owner's table."""
+    """Declared feature's name -> canonical column, from the log or its owner's table."""
     schema = source.schema
     joined: dict[str, pa.Array] = {}
     missing: dict[str, int] = {}
     owners: list[tuple[Owner, OwnerTable | None]] = [("user", source.users), ("item", source.items)]
     for owner, table in owners:
-        features = table_features(schema, owner)
+        features = [f for f in table_features(schema, owner) if f in declared]
         if table is None or not features:
             continue
         taken, missing[owner] = table.lookup(ids[owner])
         joined |= {f.name: _one_array(taken.column(f"feature.{f.name}")) for f in features}
-    for feature in schema.features:
+    for feature in declared:
         if feature.name in joined:
             continue
         if feature.transform == "hour":
@@ -220,7 +245,7 @@ def _index_by_vocabulary(
     schema = source.schema
     columns = list(ids.items())
     for feature in schema.features:
-        if feature.kind != "numeric":
+        if feature.kind != "numeric" and feature.name in joined:
             columns.append((schema.vocabulary_of(feature), joined[feature.name]))
     columns_of: dict[str, list[pa.Array]] = {}
     for name, values in columns:
@@ -282,11 +307,11 @@ def _encode_declared(
 def _vocabulary_index(
     structural: Mapping[str, IntArray], declared: Mapping[str, ColumnArray], schema: Schema
 ) -> dict[str, IntArray]:
-    """Indices of users, items, and the keys and contexts that are counted."""
+    """Indices of users, items, and the keys and contexts that are counted, if encoded."""
     index = {name: structural[name] for name in ("user", "item")}
     for name, vocabulary in schema.counted_vocabularies.items():
-        index[vocabulary] = declared[name].astype(np.int64)
-    assert set(event_vocabularies(schema)) <= set(index)
+        if name in declared:
+            index[vocabulary] = declared[name].astype(np.int64)
     return index
 
 

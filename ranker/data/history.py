@@ -10,7 +10,7 @@ N queries, M events, L sequence length, T counted tasks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,8 @@ from ranker.data.history_state import (
 from ranker.data.parallel import map_columns
 from ranker.schema import CounterSpec, HistorySpec, Schema
 
+_RECENT = ("history_", "query_")  # how the features of the last watched items are called
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queries:
@@ -39,7 +41,12 @@ class Queries:
 
 
 def compute_features(
-    state: HistoryState, queries: Queries, new_events: Events | None, schema: Schema
+    state: HistoryState,
+    queries: Queries,
+    new_events: Events | None,
+    schema: Schema,
+    *,
+    only: Collection[str] | None = None,
 ) -> dict[str, FloatArray | IntArray]:
     """Compute every feature of `Schema.history_features` for N queries (none without a history).
 
@@ -47,6 +54,7 @@ def compute_features(
         state: what was folded in before; its ``as_of_ms`` must not exceed any query's time.
         queries: moments, users and items. They need not be events themselves.
         new_events: events after the state (usually the queries' own rows), visible by their times.
+        only: just these features; ``queries`` then needs the indices that `counted_features` names.
 
     Returns:
         Name -> [N] (or [N, L] for sequences). Numeric features are transformed (log1p counts,
@@ -55,9 +63,28 @@ def compute_features(
     if schema.history is None:
         return {}
     events = state.pending if new_events is None else concat_events(state.pending, new_events)
-    features = _count_features(state, queries, events, schema, schema.history)
-    features |= _recent_features(state, queries, events, schema, schema.history)
-    return features
+    wanted = {f.name for f in schema.history_features}
+    wanted = wanted if only is None else wanted.intersection(only)
+    features = _count_features(state, queries, events, schema, wanted)
+    if any(name.startswith(_RECENT) for name in wanted):
+        features |= _recent_features(state, queries, events, schema, wanted)
+    return {name: values for name, values in features.items() if name in wanted}
+
+
+def counter_features(counter: CounterSpec, history: HistorySpec) -> list[str]:
+    """The features that a counter gives: how many impressions, and the smoothed means."""
+    return [f"{counter.name}_count", *(f"{counter.name}_{task}_rate" for task in history.rates)]
+
+
+def counted_features(names: Collection[str], schema: Schema) -> set[str]:
+    """The declared features whose indices computing the features in ``names`` takes."""
+    if schema.history is None:
+        return set()
+    read = {name for name in schema.history.keys if f"query_same_{name}" in names}
+    for counter in schema.counters:
+        if not set(names).isdisjoint(counter_features(counter, schema.history)):
+            read |= {n for n, v in schema.counted_vocabularies.items() if v in counter.parts}
+    return read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +144,13 @@ def _span_sums(rows: IntArray, spans: _Visible) -> IntArray:
 
 
 def _count_features(
-    state: HistoryState, queries: Queries, events: Events, schema: Schema, history: HistorySpec
+    state: HistoryState, queries: Queries, events: Events, schema: Schema, wanted: set[str]
 ) -> dict[str, FloatArray | IntArray]:
+    history = schema.history
+    assert history is not None
+    counters = [c for c in schema.counters if not wanted.isdisjoint(counter_features(c, history))]
+    if not counters:
+        return {}
     ones = np.ones(len(queries.time_ms), dtype=np.int64)
     _, total_sums, total_observed = _counted_at(
         state.overall, ones, queries.time_ms, events, np.ones(events.num_rows, dtype=np.int64)
@@ -134,13 +166,11 @@ def _count_features(
             counter_key(events.index, counter),
         )
         mean = _smoothed_mean(sums, observed, overall, history.prior_strength)
-        features: dict[str, FloatArray | IntArray] = {}
-        features[f"{counter.name}_count"] = np.log1p(impressions.astype(np.float64))
-        for column, name in enumerate(history.rates):
-            features[f"{counter.name}_{name}_rate"] = link(mean[:, column], schema, name)
-        return features
+        values = [np.log1p(impressions.astype(np.float64))]
+        values += [link(mean[:, j], schema, name) for j, name in enumerate(history.rates)]
+        return dict(zip(counter_features(counter, history), values, strict=True))
 
-    by_counter = map_columns(of_counter, schema.counters)
+    by_counter = map_columns(of_counter, counters)
     return {name: values for features in by_counter for name, values in features.items()}
 
 
@@ -168,12 +198,17 @@ def _smoothed_mean(
 
 
 def _recent_features(
-    state: HistoryState, queries: Queries, events: Events, schema: Schema, history: HistorySpec
+    state: HistoryState, queries: Queries, events: Events, schema: Schema, wanted: set[str]
 ) -> dict[str, FloatArray | IntArray]:
-    """Query item, its age and keys, and the user's last L watched items with their feedback."""
-    watched = events.take(events.watched & (events.index["user"] != 0))
-    recent = concat_events(state.recent, watched)
+    """Query item, its age and keys, and the user's last L watched items with their feedback.
+
+    All of them but ``query_same_<key>``, which is made where it is wanted.
+    """
+    history = schema.history
+    assert history is not None
     user = queries.index["user"]
+    watched = events.take(events.watched & (events.index["user"] != 0))
+    recent = concat_events(_of_users(state.recent, user), watched)
     spans = _visible_spans(user, queries.time_ms, recent.index["user"], recent.visible_ms)
     slots = spans.stop[:, None] - np.arange(history.length, 0, -1)[None, :]  # [N, L]
     inside = (slots >= spans.start[:, None]) & (user != 0)[:, None]
@@ -200,6 +235,25 @@ def _recent_features(
         sequence = gather(recent.index[vocabulary])
         features[f"history_{name}"] = sequence
         features[f"query_{name}"] = sequence[:, -1]
-        same = (sequence[:, -1] == queries.index[vocabulary]) & (sequence[:, -1] != 0)
-        features[f"query_same_{name}"] = same.astype(np.float64)
+        if f"query_same_{name}" in wanted:
+            same = same_as_query(queries.index[vocabulary], sequence[:, -1])
+            features[f"query_same_{name}"] = same
     return features
+
+
+def same_as_query(candidate: IntArray, query: IntArray) -> FloatArray:
+    """1 where an item has the query item's (known) key, as indices of one vocabulary [N]."""
+    same: FloatArray = ((query == candidate) & (query != 0)).astype(np.float64)
+    return same
+
+
+def _of_users(recent: Events, users: IntArray) -> Events:
+    """The events of ``users``; ``recent`` is ordered by user."""
+    wanted = np.unique(users)
+    first = np.searchsorted(recent.index["user"], wanted, side="left")
+    num_rows = np.searchsorted(recent.index["user"], wanted, side="right") - first
+    if int(num_rows.sum()) == recent.num_rows:
+        return recent
+    before = np.cumsum(num_rows) - num_rows
+    rows = np.arange(int(num_rows.sum())) + np.repeat(first - before, num_rows)
+    return recent.take(rows)

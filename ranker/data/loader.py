@@ -8,7 +8,7 @@ row is trained on once a pass.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from ranker.data.batch import Batch
 from ranker.data.store import EncodedStore, Window
 from ranker.data.store_layout import CATEGORICAL, LABEL, NUMERIC
-from ranker.schema import Schema
+from ranker.schema import FeatureSpec, Schema
 
 IntArray = npt.NDArray[np.int64]
 
@@ -150,14 +150,7 @@ def make_batch(
     vocabulary_sizes: Mapping[str, int],
 ) -> Batch:
     """A batch from encoded columns; absent labels are left out, a size not given is no limit."""
-    features: dict[str, Tensor] = {}
-    for feature in schema.all_features:
-        values = columns[f"feature.{feature.name}"]
-        if feature.kind == "numeric":
-            features[feature.name] = torch.from_numpy(values.astype(np.float32, copy=False))
-        else:
-            size = vocabulary_sizes.get(schema.vocabulary_of(feature))
-            features[feature.name] = _known(values, size)
+    features = feature_tensors(columns, schema.all_features, schema, vocabulary_sizes)
     labels = {
         task.name: torch.from_numpy(columns[f"label.{task.name}"].astype(np.float32, copy=False))
         for task in schema.tasks
@@ -165,9 +158,27 @@ def make_batch(
     }
     position = {
         "position": torch.from_numpy(columns["position"].astype(np.int32, copy=False)),
-        "device": _known(columns["device"], vocabulary_sizes.get("device")),
+        "device": known_indices(columns["device"], vocabulary_sizes.get("device")),
     }
     return Batch(features=features, labels=labels, position=position)
+
+
+def feature_tensors(
+    columns: Mapping[str, npt.NDArray[np.generic]],
+    wanted: Iterable[FeatureSpec],
+    schema: Schema,
+    vocabulary_sizes: Mapping[str, int],
+) -> dict[str, Tensor]:
+    """The ``wanted`` features as a `Batch` holds them; a size not given is no limit."""
+    features: dict[str, Tensor] = {}
+    for feature in wanted:
+        values = columns[f"feature.{feature.name}"]
+        if feature.kind == "numeric":
+            features[feature.name] = torch.from_numpy(values.astype(np.float32, copy=False))
+        else:
+            size = vocabulary_sizes.get(schema.vocabulary_of(feature))
+            features[feature.name] = known_indices(values, size)
+    return features
 
 
 def slice_batch(batch: Batch, start: int, stop: int) -> Batch:
@@ -179,7 +190,8 @@ def slice_batch(batch: Batch, start: int, stop: int) -> Batch:
     )
 
 
-def _known(index: npt.NDArray[np.generic], size: int | None) -> Tensor:
+def known_indices(index: npt.NDArray[np.generic], size: int | None) -> Tensor:
+    """Indices as int32; those that a vocabulary of ``size`` rows does not hold become 0."""
     known = torch.from_numpy(np.asarray(index, dtype=np.int32))
     return known if size is None else known.masked_fill(known >= size, 0)
 

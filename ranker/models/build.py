@@ -15,10 +15,11 @@ from torch import nn
 from ranker.config import Config
 from ranker.data.encode import Scale
 from ranker.models.embedder import FEEDBACK as FEEDBACK_SEQUENCE
-from ranker.models.embedder import Embedder, InputLayout, InputNormalization
+from ranker.models.embedder import Embedder, InputNormalization
 from ranker.models.embedding_table import EmbeddingTable
 from ranker.models.heads import BinaryHead, Head, SquaredHead, SquaredLog1pHead
 from ranker.models.initial_rows import fill_initial_rows
+from ranker.models.input_layout import InputLayout
 from ranker.models.layers import Activation, LayerStyle, Normalization
 from ranker.models.mmoe import GateInput, MMoE
 from ranker.models.position import PositionTower

@@ -6,8 +6,7 @@ Shapes: ``B`` batch, ``L`` length of a sequence, ``W`` embedding width, ``D`` wi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from functools import reduce
 from typing import Literal
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ranker.models.embedding_table import EmbeddingTable
+from ranker.models.input_layout import OUTCOME_DEPTHS, InputLayout
 from ranker.models.layers import BatchNorm
 
 InputNormalization = Literal["none", "batch"]
@@ -22,43 +22,8 @@ InputNormalization = Literal["none", "batch"]
 _NORMALIZATION_EPSILON = 1e-3
 _ATTENTION_EPSILON = 1e-3
 FEEDBACK = "history_feedback"
-_OUTCOME_DEPTHS = (1, 5, 0)  # 0: the whole sequence
 _PRIOR_RATE, _PRIOR_ITEMS = 0.25, 1.0
 _PRIOR_LOGIT = math.log(_PRIOR_RATE / (1 - _PRIOR_RATE))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputLayout:
-    """Which features the model reads, and how; the order of the names is the order of the input.
-
-    Attributes:
-        categorical: feature -> vocabulary.
-        sequences: feature -> vocabulary; pooled by the mean of their elements.
-        history: aligned sequences (slot by slot one watched item) -> vocabulary.
-        candidate: categorical features of the candidate that correspond to ``history``.
-        numeric: features that are never null.
-        nullable: numeric features whose null is a value of its own.
-        num_outcomes: binary outcomes encoded in each code of ``history_feedback`` (code - 1 holds
-            a bit for each); 0 without that sequence.
-    """
-
-    categorical: Mapping[str, str]
-    sequences: Mapping[str, str]
-    history: Mapping[str, str]
-    candidate: tuple[str, ...]
-    numeric: tuple[str, ...]
-    nullable: tuple[str, ...]
-    num_outcomes: int = 0
-
-    def __post_init__(self) -> None:
-        """Check that there is something to read and that ``candidate`` is part of it."""
-        if not (
-            self.categorical or self.sequences or self.history or self.numeric or self.nullable
-        ):
-            raise ValueError("model: no features are left to read; exclude fewer of them")
-        unknown = set(self.candidate) - set(self.categorical)
-        if unknown:
-            raise ValueError(f"model: candidate features {sorted(unknown)} are not categorical")
 
 
 class Embedder(nn.Module):
@@ -99,19 +64,18 @@ class Embedder(nn.Module):
         self.id_dropout = id_dropout
         self.table = table
         width = 0 if table is None else table.width
-        self._attends = bool(inputs.history and inputs.candidate)
-        if self._attends:
+        if inputs.attends:
             self.attention = TargetAttention(width)
             is_candidate = [float(name in inputs.candidate) for name in inputs.categorical]
             # [C], 1 where a categorical feature belongs to the candidate
             self.register_buffer("is_candidate", torch.tensor(is_candidate), persistent=False)
         num_vectors = len(inputs.categorical) + len(inputs.sequences)
-        num_vectors += bool(inputs.history) + self._attends
+        num_vectors += bool(inputs.history) + inputs.attends
         self.normalize: nn.Module = nn.Identity()
         if normalization == "batch" and num_vectors:
             self.normalize = BatchNorm(num_vectors * width, eps=_NORMALIZATION_EPSILON)
         self.numeric_width = len(inputs.numeric) + 2 * len(inputs.nullable)
-        self.numeric_width += inputs.num_outcomes * len(_OUTCOME_DEPTHS)
+        self.numeric_width += inputs.num_outcomes * len(OUTCOME_DEPTHS)
         self.out_width = num_vectors * width + self.numeric_width
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
@@ -128,8 +92,8 @@ class Embedder(nn.Module):
         if names:
             numbers = torch.stack([features[name] for name in names], dim=1)
             null = numbers[:, : len(self.inputs.nullable)].isnan()
-            if len(self.inputs.nullable):
-                numbers = torch.where(numbers.isnan(), 0.0, numbers)
+            # other numbers are null too where a user or item has no row in its table
+            numbers = torch.where(numbers.isnan(), 0.0, numbers)
             parts += [numbers, null.to(numbers.dtype)]
         if self.inputs.num_outcomes:
             parts.append(_outcome_rates(features[FEEDBACK], self.inputs.num_outcomes))
@@ -140,6 +104,37 @@ class Embedder(nn.Module):
         if self.table is not None and self.table.admit_after and self.inputs.categorical:
             indices, offsets = self._categorical(self.table, features)
             self.table.count(indices, offsets)
+
+    def restricted(self, names: Collection[str]) -> Embedder | None:
+        """The columns of the features in ``names`` alone, not normalised, on the same table.
+
+        For scoring, where a row's features needn't all be embedded at once; see
+        `InputLayout.restricted` and `InputLayout.columns` for what the columns are.
+        """
+        inputs = self.inputs.restricted(names)
+        if inputs is None:
+            return None
+        embeds = inputs.categorical or inputs.sequences or inputs.history
+        return Embedder(inputs=inputs, table=self.table if embeds else None).eval()
+
+    def history_tokens(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What a candidate attends to: watched items [B, L, W], and which slots hold one [B, L]."""
+        assert self.table is not None
+        vectors = {}
+        for name, vocabulary in self.inputs.history.items():
+            start = self.table.offsets[vocabulary]
+            offsets = torch.full((features[name].shape[1],), start, device=features[name].device)
+            vectors[name] = self.table(features[name], offsets)
+        return self._tokens(features, vectors)
+
+    def candidate_query(self, features: Mapping[str, Tensor]) -> Tensor:
+        """What attends to the history: the sum of the candidate's embeddings, [B, W]."""
+        assert self.table is not None
+        names = self.inputs.candidate
+        indices = torch.stack([features[name] for name in names], dim=1)
+        starts = [self.table.offsets[self.inputs.categorical[name]] for name in names]
+        found: Tensor = self.table(indices, torch.tensor(starts, device=indices.device))
+        return found.sum(dim=1)
 
     def _categorical(
         self, table: EmbeddingTable, features: Mapping[str, Tensor]
@@ -195,17 +190,24 @@ class Embedder(nn.Module):
 
         ``vectors`` are the sequences' [B, L, W], ``single`` the categorical features' [B, C, W].
         """
-        history = list(self.inputs.history)
-        tokens = reduce(torch.add, [vectors[name] for name in history])  # [B, L, W]
-        # a watched item may be unknown in one vocabulary, but not in all
-        real = reduce(torch.bitwise_or, [features[name] for name in history]) != 0  # [B, L]
+        tokens, real = self._tokens(features, vectors)
         weights = _mean_weights(real, tokens.dtype)[:, None]  # [B, 1, L]
-        if self._attends:
+        if self.inputs.attends:
             assert single is not None
             query = (single * self.is_candidate[:, None]).sum(dim=1)  # [B, W]
             attended = self.attention(query, tokens, real)[:, None]
             weights = torch.cat([weights, attended], dim=1)  # [B, 2, L]
         return torch.bmm(weights, tokens).flatten(1)
+
+    def _tokens(
+        self, features: Mapping[str, Tensor], vectors: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The watched items [B, L, W] and which of the slots hold one [B, L]."""
+        history = list(self.inputs.history)
+        tokens = reduce(torch.add, [vectors[name] for name in history])
+        # a watched item may be unknown in one vocabulary, but not in all
+        real = reduce(torch.bitwise_or, [features[name] for name in history]) != 0
+        return tokens, real
 
 
 class TargetAttention(nn.Module):
@@ -246,7 +248,7 @@ def _outcome_rates(codes: Tensor, num_outcomes: int) -> Tensor:
     real = (codes != 0).to(torch.get_default_dtype())  # [B, L]
     happened = happened.to(real.dtype)
     rates = []
-    for depth in _OUTCOME_DEPTHS:
+    for depth in OUTCOME_DEPTHS:
         first = max(0, codes.shape[1] - depth) if depth else 0
         seen = real[:, first:].sum(dim=1, keepdim=True)
         total = happened[:, first:].sum(dim=1)

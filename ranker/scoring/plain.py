@@ -1,0 +1,33 @@
+"""The plain path: every candidate encoded and computed by itself; the measure of all others."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ranker.bundle import ModelBundle
+from ranker.data.features import FeatureSource, encode_rows, standardise_columns
+from ranker.scoring.predict import ScoringCounts, check_belongs, check_not_newer, predict_columns
+
+Float64Array = npt.NDArray[np.float64]
+
+
+class PlainPredictor:
+    """Predicts candidates with the model's own forward pass."""
+
+    def __init__(self, bundle: ModelBundle, source: FeatureSource) -> None:
+        """See `ranker.scoring.predictor.build_predictor`."""
+        check_belongs(bundle, source)
+        self._bundle, self._source = bundle, source
+
+    def predict(self, rows: pa.Table, counts: ScoringCounts) -> dict[str, Float64Array]:
+        """Task -> predictions [N]; see `Predictor.predict`."""
+        check_not_newer(self._source, rows)
+        encoded = encode_rows(rows, self._source, learn=False)
+        counts.rows += rows.num_rows
+        counts.unknown_by_feature.update(encoded.unknown_by_feature)
+        counts.missing_owners.update(encoded.missing_owners)
+        return predict_columns(
+            self._bundle, standardise_columns(encoded.columns, self._bundle.encoders)
+        )
