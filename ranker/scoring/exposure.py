@@ -201,7 +201,7 @@ def _order_of(item: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
 
 
 def _constant(value: str, length: int) -> pa.Array:
-    return pa.array([value] * length, pa.string())
+    return pa.repeat(pa.scalar(value, pa.string()), length)
 
 
 def _constant_float(value: float | None, length: int) -> pa.Array:
