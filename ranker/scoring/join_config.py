@@ -22,6 +22,8 @@ class JoinConfig(Config):
             integer in the log's time unit.
         patience_hours: feedback later than this after the request counts as never come, and rows
             that are younger than this stay out until it can have come.
+        incomplete: rows that are still waited for: ``leave_out`` for a later join, or ``refuse`` to
+            write anything, where a join is to be the only one of its day.
         conflicts: two values of one label for one impression: ``refuse``, or ``latest`` counts.
         keep_columns: of the slates, besides the log's own and those of the exposure log.
     """
@@ -31,6 +33,7 @@ class JoinConfig(Config):
     zero_without_event: tuple[str, ...] = ()
     outcome_time: str | None = None
     patience_hours: float | None = Field(default=None, gt=0)
+    incomplete: Literal["leave_out", "refuse"] = "leave_out"
     conflicts: Literal["refuse", "latest"] = "refuse"
     keep_columns: tuple[str, ...] = ()
 
@@ -38,6 +41,8 @@ class JoinConfig(Config):
     def _check(self) -> Self:
         if self.outcome_time is None and self.patience_hours is not None:
             raise ValueError("patience_hours needs outcome_time: when did the feedback come?")
+        if self.patience_hours is None and self.incomplete == "refuse":
+            raise ValueError("incomplete 'refuse' needs patience_hours: complete after how long?")
         if self.outcome_time is None and self.conflicts == "latest":
             raise ValueError("conflicts 'latest' needs outcome_time: which one is later?")
         return self

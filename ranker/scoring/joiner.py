@@ -57,13 +57,19 @@ class Joiner:
         """The impressions of each batch of slates, and the file they come from.
 
         Raises:
-            DataError: missing columns, or ranks that are none.
+            DataError: missing columns, ranks that are none, or incomplete rows where refused.
         """
         columns = output_columns(path, self.schema, self.config)
         for located in stream(path, columns):
             where = where_is(located.file, located.row_group, located.first_row)
             rows = pa.Table.from_batches([located.rows])
             yield located.file, self._join(rows, where)
+        if self.counts.incomplete and self.config.incomplete == "refuse":
+            raise DataError(
+                f"{path}: {self.counts.incomplete:,} rows are younger than patience_hours "
+                f"({self.config.patience_hours:g}): join them later, or say with --as-of up to "
+                "when feedback is known"
+            )
 
     def _join(self, rows: pa.Table, where: str) -> pa.Table:
         keys = keys_of(rows, self.schema, where)

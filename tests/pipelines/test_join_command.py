@@ -230,6 +230,15 @@ def test_what_is_still_waited_for_comes_with_the_next_join(desk: Desk) -> None:
     assert manifest["files"] == {"new.parquet": sha256_of(desk.folder / "new.parquet")}
 
 
+def test_incomplete_days_can_be_refused(desk: Desk) -> None:
+    words = [*PATIENT, "--set", "incomplete=refuse"]
+    ran = desk.join(*words, "--as-of", str(T0 + 5 * HOUR_MS))
+    assert ran.code == 3
+    assert "2 rows are younger than patience_hours (4)" in ran.err
+    assert not list(desk.folder.glob("*new*"))
+    assert len(desk.joined(*words, "--as-of", str(T0 + 6 * HOUR_MS + 1))) == 3
+
+
 def test_periods_are_dates_and_times_of_the_schemas_zone(desk: Desk) -> None:
     counts = desk.counts("--since", "2024-03-18T01:00", "--until", "2024-03-19")
     assert (counts["before_since"], counts["impressions"]) == (3, 2)
@@ -360,6 +369,7 @@ def test_damaged_files_are_named(desk: Desk) -> None:
     ("words", "message"),
     [
         (["--set", "patience_hours=3"], "patience_hours needs outcome_time"),
+        (["--set", "incomplete=refuse"], "incomplete 'refuse' needs patience_hours"),
         (["--set", "conflicts=latest"], "conflicts 'latest' needs outcome_time"),
         (["--set", "zero_without_event=[clik]"], r"\['clik'\] are no label columns"),
         (["--as-of", "5"], "--as-of says up to when"),
