@@ -36,6 +36,7 @@ COMMANDS = {
     "compare": "compare two bundles or prediction files: better, worse or cannot tell",
     "candidates": "generate and pool candidates for requests",
     "score": "score candidate lists and write slates",
+    "join": "join slates with their outcomes: tomorrow's impressions",
     "simulate": "simulate an A/B comparison: on a response model, or in a world of known truth",
     "analyze": "analyse a real experiment's table: ship, don't ship, or not enough data",
     "verify": "check a bundle's files and replay its golden rows",

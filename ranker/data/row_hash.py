@@ -24,11 +24,11 @@ def hash_rows(columns: Mapping[str, pa.Array]) -> npt.NDArray[np.int64]:
     total = np.zeros(num_rows, dtype=np.uint64)
     for name, values in columns.items():
         salt = hashlib.sha256(name.encode()).digest()[:8]
-        mixed = _mix(_hash_values(values) ^ np.frombuffer(salt, dtype="<u8"))
+        mixed = mixed_bits(_hash_values(values) ^ np.frombuffer(salt, dtype="<u8"))
         if values.null_count or pa.types.is_floating(values.type):
             mixed[pc.is_null(values, nan_is_null=True).to_numpy(zero_copy_only=False)] = 0
         total += mixed  # a sum: columns may come in any order
-    return _mix(total).view(np.int64)
+    return mixed_bits(total).view(np.int64)
 
 
 def _hash_values(values: pa.Array) -> HashArray:
@@ -61,7 +61,7 @@ def _hash_floats(values: pa.Array) -> HashArray:
     return np.where(whole, integers, numbers.astype(np.float64).view(np.uint64))
 
 
-def _mix(bits: HashArray) -> HashArray:
+def mixed_bits(bits: HashArray) -> HashArray:
     """The finaliser of splitmix64 (Steele et al., OOPSLA 2014): every bit moves every other."""
     mixed = bits >> np.uint64(30)
     mixed ^= bits

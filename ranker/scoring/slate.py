@@ -1,19 +1,58 @@
-"""From scores to slates: the best k items of each request.
+"""From scores to slates: the best k items of each request, within constraints, or drawn by chance.
 
-`N` candidates, `M` rows of all slates together.
+`N` candidates, `M` rows of all slates together, `R` requests, `K` ranks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from ranker.candidates.protocol import rank_within
+from ranker.scoring.capped import NO_GROUP, Cap, Queue, cap_of, fill, last_ranks
+from ranker.scoring.chance import Draw, gumbels, uniforms
+from ranker.scoring.propensity import (
+    Admissible,
+    mixed_propensities,
+    plackett_luce_propensities,
+)
+from ranker.scoring.selection import best_first, contenders, request_starts
+from ranker.scoring.slate_config import EpsilonMix, NoExploration, PlackettLuce, SlateConfig
 
 IntArray = npt.NDArray[np.int64]
+HashArray = npt.NDArray[np.uint64]
+Float64Array = npt.NDArray[np.float64]
 FloatArray = npt.NDArray[np.floating]
+Mask = npt.NDArray[np.bool_]
+
+# Scaled logits further below the best than this leave the noise that is added to them too few
+# digits; nobody will ever draw them, so who asks for it means no exploration.
+MAX_SPREAD = 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SlateCandidates:
+    """What is known of candidates besides their scores; see `slate_candidates`.
+
+    Attributes:
+        request: codes, [N]; one row per request and item.
+        item: ids, integers or strings, [N].
+        may_be_shown: False where an item is too old, [N]; None where all may.
+        cap_codes: by name of `SlateConfig.max_per`: equal codes are equal values, -1 none, [N].
+        request_hash, item_hash: what the draws follow, [N]; not needed without exploration.
+    """
+
+    request: IntArray
+    item: npt.NDArray[np.generic]
+    may_be_shown: Mask | None = None
+    cap_codes: Mapping[str, IntArray]
+    request_hash: HashArray | None = None
+    item_hash: HashArray | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -23,10 +62,13 @@ class SlateRows:
     Attributes:
         row_index: [M], into the N candidates.
         rank: [M], 1, 2, ... within a request.
+        propensity: [M], P(this item at this rank, given the items above it); all 1 where nothing
+            is left to chance. The product over a slate is the slate's.
     """
 
     row_index: IntArray
     rank: npt.NDArray[np.int32]
+    propensity: Float64Array
 
 
 def top_k(
@@ -35,7 +77,8 @@ def top_k(
     """Rank each request's candidates by score, highest first, and keep the first ``k``.
 
     Equal scores go by item, ascending (integers by value, strings by code point), so slates don't
-    depend on the order of the rows. A request has at most one row per item.
+    depend on the order of the rows. A request has at most one row per item. Only what could be
+    among the k is sorted; rows that come sorted by request are not sorted again.
 
     Args:
         request: [N], in any order.
@@ -49,6 +92,210 @@ def top_k(
     """
     if k < 1:
         raise ValueError(f"slate: k must be >= 1, got {k}")
+    _check_columns(request, item, score)
+    order = _by_request(request)
+    codes, scores = request[order], np.asarray(score[order], dtype=np.float64)
+    kept = np.flatnonzero(contenders(scores, request_starts(codes), k=k))
+    decided, undecided = best_first(scores[kept], request_starts(codes[kept]), k=k)
+    tied = kept[undecided]
+    tied = tied[np.lexsort((_sortable(item[order][tied]), -scores[tied], codes[tied]))]
+    chosen = np.append(kept[decided], tied)
+    chosen = chosen[np.argsort(codes[chosen], kind="stable")]
+    rank = rank_within(codes[chosen])
+    chosen, rank = chosen[rank <= k], rank[rank <= k]
+    rows = np.arange(len(request), dtype=np.int64)[order][chosen]
+    return SlateRows(row_index=rows, rank=rank, propensity=np.ones(len(rows)))
+
+
+def make_slates(
+    candidates: SlateCandidates,
+    scores: FloatArray,
+    *,
+    logits: FloatArray,
+    config: SlateConfig,
+    seed: int,
+) -> SlateRows:
+    """Fill each request's slate rank by rank with what the constraints still allow.
+
+    Without exploration the best score first, ties by item, as in `top_k`. What is drawn is a
+    function of (seed, request, item) alone.
+
+    Args:
+        candidates: what else is known of them, [N].
+        scores: [N], which order the best.
+        logits: [N], what Plackett–Luce draws by; see `score_logits`.
+        config: size, constraints, exploration.
+        seed: of the draws, >= 0.
+
+    Raises:
+        ValueError: as in `top_k`; with Plackett–Luce also logits that are not finite, or a
+            temperature too low for them.
+    """
+    _check_columns(candidates.request, candidates.item, scores)
+    lists = _lists(candidates, config)
+    score = np.asarray(scores[lists.rows], dtype=np.float64)
+    match config.exploration:
+        case NoExploration():
+            made = _best(lists, score)
+        case PlackettLuce(temperature=temperature):
+            logit = np.asarray(logits[lists.rows], dtype=np.float64)
+            made = _draw_plackett_luce(
+                lists, logit, _luck(candidates, lists, seed), temperature=temperature
+            )
+        case EpsilonMix(epsilon=epsilon):
+            luck = _luck(candidates, lists, seed)
+            made = _draw_mixed(lists, score, luck, _coins(candidates, lists, seed), epsilon=epsilon)
+        case _:
+            assert_never(config.exploration)
+    return replace(made, row_index=lists.rows[made.row_index])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Lists:
+    """The candidates that may be shown, by request; what follows counts rows among these.
+
+    Attributes:
+        rows: of all candidates, [N].
+        request: 0 .. R - 1, ascending, [N].
+        starts: where each begins, and N: [R + 1].
+        item: numbers in the order of the ids, [N].
+        size: K.
+    """
+
+    rows: IntArray
+    request: IntArray
+    starts: IntArray
+    item: IntArray
+    caps: tuple[Cap, ...]
+    size: int
+
+
+def _lists(candidates: SlateCandidates, config: SlateConfig) -> _Lists:
+    missing = sorted(set(config.max_per) - set(candidates.cap_codes))
+    if missing:
+        raise ValueError(f"slate: max_per caps {missing}, whose codes the candidates lack")
+    rows = np.arange(len(candidates.request), dtype=np.int64)
+    if candidates.may_be_shown is not None:
+        rows = rows[candidates.may_be_shown]
+    rows = rows[_by_request(candidates.request[rows])]
+    starts = request_starts(candidates.request[rows])
+    request = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    return _Lists(
+        rows=rows,
+        request=request,
+        starts=starts,
+        item=_sortable(candidates.item[rows]),
+        caps=tuple(
+            cap_of(request, candidates.cap_codes[name][rows], most=most)
+            for name, most in config.max_per.items()
+        ),
+        size=config.size,
+    )
+
+
+def _best(lists: _Lists, key: Float64Array) -> SlateRows:
+    """The highest keys first, as far as the caps allow."""
+    if not lists.caps:
+        return top_k(lists.request, lists.item, key, k=lists.size)
+    if len(lists.caps) > 1:
+        which = np.zeros((len(lists.starts) - 1, lists.size), dtype=np.int8)
+        num_rows = len(lists.rows)
+        shown, _ = fill([_queue(lists, key)], which, caps=lists.caps, num_rows=num_rows)
+        return _as_rows(shown)
+    # With one cap the best of each group are all that can be shown, and no cap keeps them out.
+    group, most = lists.caps[0].group, lists.caps[0].most
+    grouped = np.flatnonzero(group != NO_GROUP)
+    best = grouped[top_k(group[grouped], lists.item[grouped], key[grouped], k=most).row_index]
+    rows = np.sort(np.append(best, np.flatnonzero(group == NO_GROUP)))
+    made = top_k(lists.request[rows], lists.item[rows], key[rows], k=lists.size)
+    return replace(made, row_index=rows[made.row_index])
+
+
+def _draw_plackett_luce(
+    lists: _Lists, logit: Float64Array, luck: Float64Array, *, temperature: float
+) -> SlateRows:
+    """Order by logit / temperature + Gumbel noise: skipping what a cap excludes changes nothing.
+
+    The item of the highest key among a set is drawn by the softmax over that set; given it, the
+    keys of the others are independent Gumbels cut off at its key. What may be shown at the next
+    rank is a subset of those, chosen without looking at their keys, so its highest is again drawn
+    by the softmax over that subset.
+    """
+    highest = np.repeat(np.maximum.reduceat(logit, lists.starts[:-1]), np.diff(lists.starts))
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = (logit - highest) / temperature
+    if not (scaled >= -MAX_SPREAD).all():
+        raise ValueError(
+            f"slate: plackett_luce needs finite logits that differ by at most {MAX_SPREAD:g} "
+            f"temperatures within a request, got {np.nanmin(logit):g} to {np.nanmax(logit):g} at "
+            f"temperature {temperature:g}; raise it, or take exploration kind none"
+        )
+    made = _best(lists, scaled + gumbels(luck))
+    return replace(
+        made,
+        propensity=plackett_luce_propensities(scaled, _admissible(lists, made), temperature=1.0),
+    )
+
+
+def _draw_mixed(
+    lists: _Lists, score: Float64Array, luck: Float64Array, coins: Float64Array, *, epsilon: float
+) -> SlateRows:
+    """At each rank the best of what is left, or where the coin says so the luckiest."""
+    which = (coins < epsilon).astype(np.int8)  # [R, K]
+    queues = [_queue(lists, score), _queue(lists, luck)]
+    shown, best = fill(queues, which, caps=lists.caps, num_rows=len(lists.rows))
+    made = _as_rows(shown)
+    is_best = (shown == best)[shown >= 0]
+    propensity = mixed_propensities(is_best, _admissible(lists, made), epsilon=epsilon)
+    return replace(made, propensity=propensity)
+
+
+def _queue(lists: _Lists, key: Float64Array) -> Queue:
+    return Queue(rows=np.lexsort((lists.item, -key, lists.request)), starts=lists.starts)
+
+
+def _admissible(lists: _Lists, made: SlateRows) -> Admissible:
+    last = last_ranks(
+        made.row_index,
+        made.rank,
+        caps=lists.caps,
+        num_rows=len(lists.rows),
+        size=lists.size,
+    )
+    return Admissible(request=lists.request, last=last, shown=made.row_index, rank=made.rank)
+
+
+def _as_rows(shown: IntArray) -> SlateRows:
+    """Slates as rows, of rows by request and rank [R, K], -1 past the end."""
+    ranks = np.broadcast_to(np.arange(1, shown.shape[1] + 1, dtype=np.int32), shown.shape)
+    filled = shown >= 0
+    return SlateRows(
+        row_index=shown[filled], rank=ranks[filled], propensity=np.ones(int(filled.sum()))
+    )
+
+
+def _luck(candidates: SlateCandidates, lists: _Lists, seed: int) -> Float64Array:
+    """A number in (0, 1) for each candidate: [N]."""
+    assert candidates.request_hash is not None and candidates.item_hash is not None
+    request, item = candidates.request_hash[lists.rows], candidates.item_hash[lists.rows]
+    return uniforms(seed, Draw.ITEMS, request=request, key=item)
+
+
+def _coins(candidates: SlateCandidates, lists: _Lists, seed: int) -> Float64Array:
+    """A number in (0, 1) for each rank: [R, K]."""
+    assert candidates.request_hash is not None
+    request = candidates.request_hash[lists.rows[lists.starts[:-1]]]
+    ranks = np.arange(lists.size, dtype=np.uint64)
+    coins = uniforms(
+        seed,
+        Draw.COINS,
+        request=np.repeat(request, lists.size),
+        key=np.tile(ranks, len(request)),
+    )
+    return coins.reshape(len(request), lists.size)
+
+
+def _check_columns(request: IntArray, item: npt.NDArray[np.generic], score: FloatArray) -> None:
     if not len(request) == len(item) == len(score):
         raise ValueError(
             "slate: request, item and score must have equal lengths, got "
@@ -60,21 +307,28 @@ def top_k(
             f"slate: request {request[missing.argmax()]} has a candidate whose score is NaN "
             f"({int(missing.sum())} such rows); a candidate without a score can't be ranked"
         )
-    order = np.lexsort((_sortable(item), -score.astype(np.float64), request))
-    rank = rank_within(request[order])
-    kept = rank <= k
-    return SlateRows(row_index=order[kept].astype(np.int64), rank=rank[kept])
-
-
-def _sortable(item: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """Integers as they are, strings as their ranks among the distinct ones: lexsort is faster."""
-    if np.issubdtype(item.dtype, np.integer):
-        return item
-    values = item.tolist()
-    if not all(isinstance(value, str) for value in values):
+    is_text = item.dtype.kind in "OUT" and pd.api.types.infer_dtype(item, skipna=False) in (
+        "string",
+        "empty",
+    )
+    if not (np.issubdtype(item.dtype, np.integer) or is_text):
         raise ValueError(
             f"slate: items must be integers or strings, got {item.dtype} values; "
             "give the log's item column as it is"
         )
+
+
+def _by_request(request: IntArray) -> IntArray | slice:
+    """What sorts rows by request and keeps their order otherwise; rows mostly come sorted."""
+    if (request[1:] >= request[:-1]).all():
+        return slice(None)
+    return np.argsort(request, kind="stable")
+
+
+def _sortable(item: npt.NDArray[np.generic]) -> IntArray:
+    """Integers as they are, strings as their ranks among the distinct ones: sorting is faster."""
+    if np.issubdtype(item.dtype, np.integer):
+        return item  # type: ignore[return-value]
+    values = item.tolist()
     code_by_id = {value: code for code, value in enumerate(sorted(set(values)))}
     return np.fromiter((code_by_id[value] for value in values), dtype=np.int64, count=len(values))

@@ -128,6 +128,22 @@ def candidate_table(world: World, *, day: int) -> pa.Table:
     return pa.concat_tables(tables).sort_by([*ORDER_OF_LOG[:2], ("item_id", "ascending")])
 
 
+def request_table(world: World, *, day: int) -> pa.Table:
+    """One row a request that could come on a day, in order of time: what a nightly job is given.
+
+    Raises:
+        ValueError: the world has no such day.
+    """
+    catalogue = quiet_catalogue(world, day=day)
+    tables = []
+    for chunk in range(num_chunks(world)):
+        requests = draw_requests(world, catalogue, chunk=chunk)
+        tables.append(
+            pa.table(_request_columns(world, day, requests, np.arange(len(requests.ids))))
+        )
+    return pa.concat_tables(tables).sort_by(ORDER_OF_LOG[:2])
+
+
 def user_table(world: World) -> pa.Table:
     """One row a user."""
     users = world.users
@@ -148,7 +164,7 @@ def item_table(world: World) -> pa.Table:
     names = _topic_names(settings.num_topics)
     pairs = np.stack([items.topic, items.second_topic], axis=1)  # [I, 2]
     offsets = 2 * np.arange(settings.num_items + 1, dtype=np.int32)
-    published = _midnight_ms(world, 0) + 1000 * DAY_S * items.published_day
+    published = midnight_ms(world, 0) + 1000 * DAY_S * items.published_day
     return pa.table(
         {
             "item_id": np.arange(settings.num_items),
@@ -170,10 +186,11 @@ def _impressions(world: World, day: int, drawn: Drawn) -> pa.Table:
         "position": pa.array(np.tile(np.arange(slate_size, dtype=np.int32), num_requests)),
         "propensity": pa.array(shown.propensities.ravel()),
     }
-    return pa.table(columns | _label_columns(drawn.outcomes))
+    return pa.table(columns | label_columns(drawn.outcomes))
 
 
-def _label_columns(outcomes: Outcomes) -> dict[str, pa.Array]:
+def label_columns(outcomes: Outcomes) -> dict[str, pa.Array]:
+    """The labels of impressions as the log has them, request by request."""
     return {
         "click": pa.array(outcomes.click.ravel().astype(np.int8)),
         "watch_time_s": pa.array(np.round(outcomes.watch_time_s.ravel(), 3)),
@@ -189,7 +206,7 @@ def _request_columns(
     """What is known when the request is made, for each of ``rows`` [N] of the requests."""
     devices = np.array([device.name for device in world.settings.devices])
     topics = _topic_names(world.settings.num_topics)
-    times_ms = _midnight_ms(world, day) + 1000 * requests.times_s
+    times_ms = midnight_ms(world, day) + 1000 * requests.times_s
     return {
         "request_id": pa.array(requests.ids[rows]),
         "user_id": pa.array(requests.users[rows]),
@@ -202,7 +219,8 @@ def _request_columns(
     }
 
 
-def _midnight_ms(world: World, day: int) -> int:
+def midnight_ms(world: World, day: int) -> int:
+    """When a day of the world begins, UTC."""
     date = world.settings.first_date + datetime.timedelta(days=day)
     midnight = datetime.datetime.combine(date, datetime.time(), tzinfo=datetime.UTC)
     return round(midnight.timestamp() * 1000)
