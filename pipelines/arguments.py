@@ -153,6 +153,24 @@ def require_output_file(arguments: argparse.Namespace, *inputs: Path | None) -> 
     return output
 
 
+def require_output_parts(arguments: argparse.Namespace, *inputs: Path) -> Path:
+    """The folder of ``--output`` that a job fills with Parquet parts, checked before the work.
+
+    Raises:
+        ConfigError: it was not given.
+        OutputError: it is one of ``inputs`` or lies within one, or can't be made there.
+    """
+    # not resolve(): a symbolic link is replaced, not what it points to
+    output = Path(os.path.abspath(require_output(arguments)))  # noqa: PTH100
+    for path in inputs:
+        if output.resolve().is_relative_to(path.resolve()):
+            raise OutputError(f"{output}: is also an input; choose another --output")
+    if output.is_dir() and not output.name:
+        raise OutputError(f"{output}: is no name for an output; choose another --output")
+    _check_folder(output.parent)
+    return output
+
+
 def _check_folder(folder: Path) -> None:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.score import combined_scores, read_score_weights
+from pipelines.score import read_score_weights
+from ranker.atomic import MANIFEST
 from ranker.config import ConfigError
 
 if TYPE_CHECKING:
@@ -60,17 +61,20 @@ def bundle_arm(
     table: CandidateColumns, bundle_folder: Path, weights: Path | None, *, name: str | None
 ) -> ArmScores:
     """An arm that ranks by a bundle, with its own score weights or those of a file."""
+    from pipelines.requests import request_codes
     from ranker.bundle import load_bundle
     from ranker.scoring.predict import check_belongs, predict_columns
+    from ranker.scoring.scorer import combined_scores
 
     bundle = load_bundle(bundle_folder)
     check_belongs(bundle, table.source)
     score_weights = read_score_weights(bundle, weights)
-    predictions = predict_columns(bundle, table.columns)
+    predictions = bundle.calibrators.apply(predict_columns(bundle, table.columns))
     default = f"{bundle_folder.parent.name}/{bundle_folder.name}"
     if weights is not None:
         default += f" × {weights.stem}"
-    scores = combined_scores(bundle, predictions, score_weights)
+    requests = request_codes(table.candidates, bundle.schema)
+    scores = combined_scores(bundle, predictions, score_weights, requests=requests)
     return ArmScores(name=name or default, scores=scores)
 
 
@@ -128,16 +132,21 @@ def arm_scores(
     role: str,
     slate_size: int,
 ) -> ArmScores:
-    """The scores of the arm at ``path``: a bundle's folder or a file.
+    """The scores of the arm at ``path``: a bundle's folder, or a file or folder of scores.
 
     Raises:
         ConfigError: score weights for a file.
     """
-    if not path.is_file():
+    if not path.is_file() and not is_slates(path):
         return bundle_arm(table, path, weights, name=name)
     if weights is not None:
-        raise ConfigError(f"--{role}-weights belongs to a bundle, but {path} is a file of scores")
+        raise ConfigError(f"--{role}-weights belongs to a bundle, but {path} holds scores")
     return file_arm(table.candidates, table.store.schema, path, name=name, slate_size=slate_size)
+
+
+def is_slates(path: Path) -> bool:
+    """Whether a folder is what ``ranker score`` writes, or holds Parquet files of scores alone."""
+    return path.is_dir() and not (path / MANIFEST).is_file() and any(path.glob("*.parquet"))
 
 
 def _request_items(

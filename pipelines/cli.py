@@ -114,19 +114,16 @@ def _run(name: str, words: list[str]) -> int:
         _set_up_logging(quiet=arguments.quiet)
         return command.run(arguments, console)
     except KeyboardInterrupt:
-        again = shlex.join(["ranker", name, *words])
-        if "resume" in _flags(parser) and "--resume" not in words:
-            again += " --resume"
-        console.error(f"interrupted; to go on: {again}")
+        console.error(f"interrupted; to go on: {_again(parser, name, words)}")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _explain(error, console)
+        return _explain(error, console, again=_again(parser, name, words))
 
 
-def _explain(error: Exception, console: Console) -> int:
+def _explain(error: Exception, console: Console, *, again: str) -> int:
     """Print a user's mistake in a sentence, a bug with its traceback."""
     if isinstance(error, ConfigError):
         console.error(str(error))
@@ -134,16 +131,17 @@ def _explain(error: Exception, console: Console) -> int:
     # torch has no class of its own for it
     is_torch_out_of_memory = isinstance(error, RuntimeError) and "allocate memory" in str(error)
     if isinstance(error, MemoryError) or is_torch_out_of_memory:
-        console.error("out of memory; prepare smaller chunks (--set chunk_rows=...)")
+        console.error("out of memory; take smaller pieces (--set chunk_rows=..., shard_rows=...)")
         return EXIT_RESOURCE
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        console.error(f"the disk is full: {error}; what was finished before is intact")
+        hint = f"; to go on: {again}" if again.endswith(" --resume") else ""
+        console.error(f"the disk is full: {error}; what was finished before is intact{hint}")
         return EXIT_RESOURCE
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         console.error(f"{where}{error.strerror or error}")
         return EXIT_USAGE
-    if type(error).__name__ == "RankDiedError":  # its module imports torch
+    if type(error).__name__ in ("RankDiedError", "WorkersLostError"):  # their modules import torch
         console.error(str(error))
         return EXIT_RESOURCE
     from ranker.atomic import OutputError
@@ -177,6 +175,12 @@ def _version() -> str:
     from importlib.metadata import version
 
     return version("ranker")
+
+
+def _again(parser: argparse.ArgumentParser, name: str, words: Sequence[str]) -> str:
+    """The command that goes on with what these words began."""
+    goes_on = "resume" in _flags(parser) and "--resume" not in words
+    return shlex.join(["ranker", name, *words, *(["--resume"] if goes_on else [])])
 
 
 def _flags(parser: argparse.ArgumentParser) -> set[str]:

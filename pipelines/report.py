@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -387,13 +388,13 @@ def _cost(run_folder: Path, metrics: Mapping[str, Any]) -> c.Cost | None:
 def _slates(run_folder: Path, schema: Schema) -> list[c.SlateExample]:
     """The first few slates of ``slates.parquet``."""
     from pipelines.requests import request_key
-    from ranker.data.parquet import read_table
+    from ranker.data.parquet import stream
     from ranker.report import content
 
     path = run_folder / "slates.parquet"
-    if not path.is_file():
+    if not path.exists():
         return []
-    rows = read_table(path).slice(0, 200).to_pylist()
+    rows = [row for located in islice(stream(path), 1) for row in located.rows[:200].to_pylist()]
     by_request: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_request.setdefault(request_key(schema, row), []).append(row)

@@ -24,7 +24,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
     A move across file systems could destroy the previous file on a full disk; a sibling can't.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_up_after_killed(path)
+    clear_up_after_killed(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -59,7 +59,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a symbolic link
     check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_up_after_killed(path)
+    clear_up_after_killed(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -68,19 +68,28 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             if file.is_file():
                 _sync(file)
-        previous = path.with_name(f".{path.name}.{os.getpid()}.old")
-        if path.exists():
-            path.rename(previous)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if previous.exists():
-                previous.rename(path)
-            raise
-        _sync(path.parent)
-        shutil.rmtree(previous, ignore_errors=True)
+        put_folder_in_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_folder_in_place(folder: Path, path: Path) -> None:
+    """Rename a complete ``folder`` to its sibling ``path``, which is deleted afterwards.
+
+    If the process is killed between the two renames, the next call that writes to ``path`` puts
+    the previous folder back (`clear_up_after_killed`).
+    """
+    previous = path.with_name(f".{path.name}.{os.getpid()}.old")
+    if path.exists():
+        path.rename(previous)
+    try:
+        folder.rename(path)
+    except OSError:
+        if previous.exists():
+            previous.rename(path)
+        raise
+    _sync(path.parent)
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def check_replaceable(path: Path) -> None:
@@ -125,7 +134,7 @@ def find_damage(folder: Path, digests: Mapping[str, str]) -> list[str]:
     return problems
 
 
-def _clear_up_after_killed(path: Path) -> None:
+def clear_up_after_killed(path: Path) -> None:
     """Delete what killed processes left beside ``path``; put back a folder they had moved away."""
     for sibling in path.parent.iterdir():
         name, _, kind = sibling.name.rpartition(".")

@@ -85,23 +85,28 @@ def stream(path: Path, columns: Sequence[str] | None = None) -> Iterator[Located
     for file in find_files(path):
         parquet = open_file(file)
         for row_group in range(parquet.num_row_groups):
-            first_row = 0
-            batches = parquet.iter_batches(
-                batch_size=BATCH_ROWS, row_groups=[row_group], columns=columns
-            )
-            while True:
-                try:
-                    rows = next(batches, None)
-                except (pa.ArrowException, OSError) as error:
-                    column = _damaged_column(parquet, row_group)
-                    raise DataError(
-                        f"{file}: row group {row_group}{column}: damaged: {_first_line(error)}; "
-                        "copy the file again"
-                    ) from None
-                if rows is None:
-                    break
-                yield LocatedBatch(file=file, row_group=row_group, first_row=first_row, rows=rows)
-                first_row += rows.num_rows
+            yield from stream_row_group(parquet, file, row_group, columns)
+
+
+def stream_row_group(
+    parquet: pq.ParquetFile, file: Path, row_group: int, columns: Sequence[str] | None
+) -> Iterator[LocatedBatch]:
+    """Read one row group of an open file (`stream`'s errors)."""
+    first_row = 0
+    batches = parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=[row_group], columns=columns)
+    while True:
+        try:
+            rows = next(batches, None)
+        except (pa.ArrowException, OSError) as error:
+            column = _damaged_column(parquet, row_group)
+            raise DataError(
+                f"{file}: row group {row_group}{column}: damaged: {_first_line(error)}; "
+                "copy the file again"
+            ) from None
+        if rows is None:
+            return
+        yield LocatedBatch(file=file, row_group=row_group, first_row=first_row, rows=rows)
+        first_row += rows.num_rows
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -94,6 +94,43 @@ def stream_log(
         yield rows
 
 
+def check_candidate_files(path: Path, schema: Schema) -> None:
+    """Raise `DataError` unless every file has the columns of candidates in fitting types."""
+    check_files(path, _log_columns(schema, "candidates"))
+
+
+def candidate_columns(schema: Schema) -> list[str]:
+    """The raw columns that candidate rows are read from."""
+    return list(_log_columns(schema, "candidates"))
+
+
+def convert_candidates(located: LocatedBatch, schema: Schema, problems: ProblemLog) -> pa.Table:
+    """One batch of candidates as a canonical table; ``problems`` gets what is wrong with it."""
+    checker = BatchChecker(located=located, log=problems)
+    return pa.table(_canonical_log(located, schema, checker, "candidates"))
+
+
+def request_columns(schema: Schema) -> list[str]:
+    """The raw columns that tell requests apart: the request's, else user and time."""
+    log = schema.log
+    return [log.user, log.time] if log.request is None else [log.request]
+
+
+def convert_request_keys(
+    located: LocatedBatch, schema: Schema, problems: ProblemLog
+) -> dict[str, pa.Array]:
+    """What tells the requests of a batch apart, canonical; reads `request_columns` alone."""
+    checker = BatchChecker(located=located, log=problems)
+    log, rows = schema.log, located.rows
+    if log.request is not None:
+        values = id_column(rows.column(log.request), log.request, checker, nullable=False)
+        return {"request": values}
+    return {
+        "user": id_column(rows.column(log.user), log.user, checker, nullable=False),
+        "time_ms": pa.array(time_column(rows.column(log.time), schema, checker)),
+    }
+
+
 def read_owner_table(path: Path, schema: Schema, owner: Owner) -> pa.Table:
     """Read the user or item table: column ``id`` and a ``feature.<name>`` for each feature.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,8 @@ from ranker.data.features import FeatureSource
 from ranker.scoring.factorised import FactorisedPredictor
 from ranker.scoring.plain import PlainPredictor
 from ranker.scoring.predict import ScoringCounts
+from ranker.scoring.score_config import RuntimeName
 
-RuntimeName = Literal["factorised", "plain"]
 Float64Array = npt.NDArray[np.float64]
 
 

@@ -136,12 +136,17 @@ def test_slates_are_the_best_candidates(chain: Chain, synthetic_schema: Schema) 
 
 
 def test_slates_say_what_made_them(chain: Chain) -> None:
-    manifest = json.loads(chain.slates.with_name("slates.parquet.manifest.json").read_text())
+    manifest = json.loads((chain.slates / "_manifest.json").read_text())
     bundle = json.loads((chain.bundle / "manifest.json").read_text())
-    assert manifest["sha256"] == hashlib.sha256(chain.slates.read_bytes()).hexdigest()
+    (part,) = manifest["parts"]
+    assert part["sha256"] == hashlib.sha256((chain.slates / part["name"]).read_bytes()).hexdigest()
+    assert part["rows"] == len(pd.read_parquet(chain.slates))
+    assert {file.name for file in chain.slates.iterdir()} == {"_manifest.json", part["name"]}
     assert manifest["bundle"] == bundle["files"]["weights.safetensors"]
     assert manifest["state_as_of_ms"] == START_S * 1000
-    assert manifest["summary"] == chain.ran["score"].json
+    printed = chain.ran["score"].json
+    assert printed.pop("run")["shards"] == 1
+    assert manifest["summary"] == printed
     users = pd.read_parquet(chain.candidates)["user_id"]
     trained = pd.read_parquet(chain.raw.log).query("time_s < @START_S")["user_id"]
     unknown = chain.ran["score"].json["unknown_or_null_ids"]

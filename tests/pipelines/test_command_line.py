@@ -115,13 +115,13 @@ def test_a_config_is_shown_without_its_inputs(name: str, tmp_path: Path) -> None
 
 def test_config_mistakes_name_file_and_key(tmp_path: Path) -> None:
     file = tmp_path / "score.yaml"
-    file.write_text("slate_sise: 3\n", encoding="utf-8")
+    file.write_text("shard_row: 3\n", encoding="utf-8")
     ran = run_ranker("score", "--config", file, "--print-config")
-    expected = f"ranker: {file}: key 'slate_sise' is unknown; did you mean 'slate_size'?\n"
+    expected = f"ranker: {file}: key 'shard_row' is unknown; did you mean 'shard_rows'?\n"
     assert (ran.code, ran.out, ran.err) == (2, "", expected)
-    ran = run_ranker("score", "--set", "slate_size=0", "--print-config")
+    ran = run_ranker("score", "--set", "slate.size=0", "--print-config")
     assert ran.code == 2
-    assert "key 'slate_size': Input should be greater than or equal to 1, got 0" in ran.err
+    assert "key 'slate.size': Input should be greater than or equal to 1, got 0" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ def run(
 def _late_rows(log: SyntheticLog) -> pd.DataFrame:
     rows = pd.read_parquet(log.log)
     start_s = pd.Timestamp(TEST_START, tz="UTC").timestamp()
-    return rows.loc[rows["time_s"] >= start_s, CANDIDATE_COLUMNS].drop_duplicates()
+    late = rows.loc[rows["time_s"] >= start_s, CANDIDATE_COLUMNS].drop_duplicates()
+    return late.sort_values("request_id", kind="stable")
 
 
 def test_only_declared_features_are_stored(

@@ -1,0 +1,31 @@
+"""How a scoring job works: what slates are made and in which pieces."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ranker.config import Config
+from ranker.scoring.slate_config import SlateConfig
+
+RuntimeName = Literal["factorised", "plain"]
+
+
+class ScoreConfig(Config):
+    """All that decides about the bytes of a job's output, besides its inputs.
+
+    Attributes:
+        slate: see `SlateConfig`.
+        runtime: how predictions are computed.
+        shard_rows: a shard ends at the first end of a request after so many candidates.
+        threads: of the model's arithmetic, in every process; 0 takes as many as the machine that
+            makes the plan has cores. The plan keeps the number: sums depend on it.
+        seed: of whatever is left to chance.
+    """
+
+    slate: SlateConfig = SlateConfig()
+    runtime: RuntimeName = "factorised"
+    shard_rows: int = Field(default=200_000, ge=1)
+    threads: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0)
