@@ -181,10 +181,12 @@ def item_order(store: EncodedStore, rows: EvaluationRows) -> IntArray:
     ids = store.encoders.vocabularies["item"].decode(
         np.asarray(store.column("item")[rows.start : rows.stop], dtype=np.int64)
     )
-    distinct = pc.sort_indices(pc.unique(ids))
-    places = np.empty(len(distinct), dtype=np.int64)
-    places[distinct.to_numpy()] = np.arange(len(distinct))
-    return places[pc.index_in(ids, value_set=pc.unique(ids)).to_numpy()]
+    distinct = pc.unique(ids)
+    by_id = pc.sort_indices(distinct).to_numpy()
+    places = np.empty(len(by_id), dtype=np.int64)
+    places[by_id] = np.arange(len(by_id))
+    order: IntArray = places[pc.index_in(ids, value_set=distinct).to_numpy()]
+    return order
 
 
 def read_titles(path: Path, schema: Schema) -> pa.Table:

@@ -93,7 +93,7 @@ def _headlines(tuning: Tuning) -> list[str]:
         return [infeasible(tuning).capitalize() + "."]
     changes = tuning.chosen.estimates.changes
     named = dict.fromkeys([tuning.maximize, "engagement", "satisfaction"])
-    told = ", ".join(f"{name} {change_text(changes[name])}" for name in named)
+    told = ", ".join(f"{name} {_minus(change_text(changes[name]))}" for name in named)
     asked = " and ".join(f"“{constraint}”" for constraint in tuning.constraints)
     under = f" such that {asked}" if asked else ""
     sentences = [
@@ -102,14 +102,20 @@ def _headlines(tuning: Tuning) -> list[str]:
     ]
     flattered = tuning.chosen.on_choice[tuning.maximize]
     if flattered is not None:
+        had = _minus(f"{100 * flattered:+.2f} %")
         sentences.append(
             f"For the {tuning.choice.users:,} users who chose, {tuning.maximize} had looked like "
-            f"{100 * flattered:+.2f} %: the best of {tuning.num_candidates:,} is flattered there."
+            f"{had}: "
+            f"the best of {tuning.num_candidates:,} is flattered there."
         )
     if tuning.chosen.weights == tuning.today.weights:
         sentences.append("That is today’s weights: no others were better within the constraints.")
     sentences += [f"Constraint {c.constraint}: {c.verdict}." for c in tuning.checks]
     return sentences
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
 
 
 def _tasks(tuning: Tuning, inputs: TuningRows, schema: Schema) -> list[TunedTask]:

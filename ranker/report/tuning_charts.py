@@ -62,7 +62,7 @@ def front_chart(page: TuningPage) -> Chart:
         LegendEntry(name="you are here", color=ORANGE, glyph="◯"),
         LegendEntry(name="today", color=PURPLE, glyph="■"),
         LegendEntry(name="front", color=BLUE, glyph="●"),
-        LegendEntry(name="tried", color=GREY, glyph="·"),
+        LegendEntry(name="tried", color=GREY, glyph="•"),
     ]
     if page.chosen is not None:
         legend.insert(2, LegendEntry(name="chosen", color=TEAL, glyph="◆"))

@@ -203,7 +203,7 @@ def _zero_warning() -> Html:
 
 def _live() -> Html:
     tiles = [
-        Html(f'<div><dt>{family}, you</dt><dd id="live-{family}">–</dd></div>')
+        Html(f'<div><dt>{family}, here</dt><dd id="live-{family}">–</dd></div>')
         for family in ("engagement", "satisfaction")
     ]
     return element("dl", *tiles, css_class="tiles live")

@@ -26,7 +26,7 @@ align-items:center;padding:5px 0;font-size:14.5px}
 .live{margin-bottom:14px}
 .list table{font-size:14px}
 .list td,.list th{padding:7px 12px 7px 0}
-.list td.quiet{min-width:120px}
+.list td.quiet{white-space:nowrap}
 .up{color:var(--good);font-weight:600}
 .down{color:var(--bad);font-weight:600}
 .same{color:var(--soft)}

@@ -68,7 +68,7 @@ def arrange_lists(
 
 
 def rank_discounts(*, num_ranks: int, at: int) -> FloatArray:
-    """1 / log2(1 + rank) for the ranks 1 to ``at``, 0 below (Järvelin and Kekäläinen, TOIS 2002)."""
+    """1 / log2(1 + rank) for ranks up to ``at``, else 0 (Järvelin and Kekäläinen, TOIS 2002)."""
     ranks = np.arange(1, num_ranks + 1)
     return np.where(ranks <= at, 1 / np.log2(1 + ranks), 0.0)
 

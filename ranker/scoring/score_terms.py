@@ -1,4 +1,4 @@
-"""A score as a linear function of its weights, so that one matrix product orders any number of ways.
+"""A score as a linear function of its weights: one matrix product then gives any number of orders.
 
 Shapes: `N` rows, `T` tasks that can be weighed.
 """

@@ -39,7 +39,7 @@ class TuneConfig(Config):
     maximize: str = "engagement"
     subject_to: tuple[str, ...] = ("satisfaction >= 0",)
     constraints_hold_by: HoldsBy = "lower_bound"
-    importance: dict[str, Annotated[float, Field(ge=0)]] = {}
+    importance: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
     choice_share: float = Field(default=0.5, gt=0, lt=1)
     num_choice_replicates: int = Field(default=200, ge=40)
     num_replicates: int = Field(default=1000, ge=2)

@@ -133,4 +133,7 @@ def _four_digits(weights: FloatArray) -> FloatArray:
     sizes = np.floor(np.log10(weights, out=np.zeros_like(weights), where=weights > 0))
     units = 10.0 ** np.abs(sizes - DIGITS + 1)  # a whole number, so that 0.4115 is written so
     finer = sizes < DIGITS
-    return np.where(finer, np.round(weights * units) / units, np.round(weights / units) * units)
+    rounded: FloatArray = np.where(
+        finer, np.round(weights * units) / units, np.round(weights / units) * units
+    )
+    return rounded
