@@ -37,6 +37,7 @@ COMMANDS = {
     "candidates": "generate and pool candidates for requests",
     "score": "score candidate lists and write slates",
     "join": "join slates with their outcomes: tomorrow's impressions",
+    "tune-weights": "search score weights: engagement against satisfaction, with a page to try",
     "simulate": "simulate an A/B comparison: on a response model, or in a world of known truth",
     "analyze": "analyse a real experiment's table: ship, don't ship, or not enough data",
     "verify": "check a bundle's files and replay its golden rows",
@@ -97,7 +98,7 @@ def _run(name: str, words: list[str]) -> int:
     )
     console = Console()
     try:
-        command: Command = importlib.import_module(f"pipelines.{name}")
+        command: Command = importlib.import_module(f"pipelines.{name.replace('-', '_')}")
         command.add_arguments(parser)
         parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
         parser.add_argument("--quiet", action="store_true", help="no progress")

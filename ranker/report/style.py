@@ -141,6 +141,7 @@ SCRIPT = """
         {responsive: true, displayModeBar: false});
     }
     root.dataset.charts = "drawn";
+    root.dispatchEvent(new Event("charts-drawn"));
   };
   const links = [...document.querySelectorAll("nav a")];
   const mark = () => {
