@@ -62,9 +62,7 @@ class ShardScorer:
             config=config.slate,
             source=source,
             combination=score_weights.combination,
-            policy=PolicyDigests(
-                bundle=bundle.weights_sha256, score_weights=digest(score_weights)
-            ),
+            policy=PolicyDigests(bundle=bundle.weights_sha256, score_weights=digest(score_weights)),
             seed=config.seed,
         )
 
