@@ -12,6 +12,7 @@ import torch
 from ranker.bundle import BundleConfig, DataWindow, ModelBundle, build_bundle_model
 from ranker.config import parse_config
 from ranker.data.features import FeatureSource
+from ranker.evaluation.calibrators import identity_calibrators
 from ranker.models.build import ModelConfig
 from ranker.score_weights import default_score_weights
 
@@ -56,6 +57,8 @@ class ScoringSetting:
             encoders=source.encoders,
             config=bundle_config,
             score_weights=default_score_weights(source.schema.tasks),
+            calibrators=identity_calibrators(source.schema.tasks, "nothing to fit them on"),
+            calibration_counts={},
             data_window=DataWindow(first="a", last="b", rows=1, steps=1),
             optimizer={},
             weights_sha256="",
