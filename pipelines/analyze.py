@@ -15,6 +15,7 @@ from pipelines.arguments import (
     resolve,
 )
 from pipelines.console import Console
+from ranker.config import ConfigError
 
 if TYPE_CHECKING:
     from ranker.experiment.analysis import ExperimentAnalysis
@@ -41,6 +42,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """Analyse an experiment."""
     from ranker.experiment.analysis_settings import AnalysisSettings
 
+    if arguments.config is None and not arguments.overrides:
+        raise ConfigError(
+            "analyze needs --config FILE, which names the metrics; configs/analyze/example.yaml is "
+            "one to start from"
+        )
     settings = resolve(AnalysisSettings, arguments, seed=arguments.seed)
     if arguments.print_config:
         return print_config(settings, console)

@@ -103,13 +103,39 @@ def local_date(text: str) -> str:
     return moment.date().isoformat() if moment.hour == 0 else f"{moment:%Y-%m-%dT%H}"
 
 
+class _WindowBound(argparse.Action):
+    """Notes one end of the windows, and refuses two ends with nothing between them."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        del option_string
+        setattr(namespace, self.dest, values)
+        first, before = namespace.first, namespace.before
+        if first is not None and before is not None and first >= before:
+            parser.error(f"--from {first} must lie before --before {before}")
+
+
 def add_windows(parser: argparse.ArgumentParser, *, note: str = "") -> None:
     """``--from`` and ``--before``: which windows are meant."""
     parser.add_argument(
-        "--from", dest="first", type=local_date, metavar="DATE", help=f"first window{note}"
+        "--from",
+        dest="first",
+        action=_WindowBound,
+        type=local_date,
+        metavar="DATE",
+        help=f"first window{note}",
     )
     parser.add_argument(
-        "--before", type=local_date, metavar="DATE", help=f"windows before this date{note}"
+        "--before",
+        action=_WindowBound,
+        type=local_date,
+        metavar="DATE",
+        help=f"windows before this date{note}",
     )
 
 

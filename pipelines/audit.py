@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--schema", type=Path, metavar="FILE", help="what the columns mean; else it is guessed"
     )
-    parser.add_argument("--output", type=Path, default=Path("audit"), metavar="DIR")
+    parser.add_argument(
+        "--output", type=Path, default=Path("audit"), metavar="DIR", help="default: audit"
+    )
     parser.add_argument(
         "--rows",
         type=positive,

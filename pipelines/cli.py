@@ -94,7 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, words: list[str]) -> int:
     parser = _Parser(
-        prog=f"ranker {name}", description=COMMANDS[name].capitalize() + ".", allow_abbrev=False
+        prog=f"ranker {name}",
+        description=COMMANDS[name][0].upper() + COMMANDS[name][1:] + ".",
+        allow_abbrev=False,
     )
     console = Console()
     try:
@@ -136,7 +138,8 @@ def _explain(error: Exception, console: Console, *, again: str) -> int:
         return EXIT_RESOURCE
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         hint = f"; to go on: {again}" if again.endswith(" --resume") else ""
-        console.error(f"the disk is full: {error}; what was finished before is intact{hint}")
+        what = "a file may not grow as large" if error.errno == errno.EFBIG else "the disk is full"
+        console.error(f"{what}: {error}; what was finished before is intact{hint}")
         return EXIT_RESOURCE
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""

@@ -17,7 +17,9 @@ NUM_REQUESTS = "600"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo"
+    )
     parser.add_argument("--seed", type=non_negative, default=0, metavar="N")
 
 

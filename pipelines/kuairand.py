@@ -19,7 +19,13 @@ TEST_START = "2022-05-05"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("raw", type=Path, metavar="DIR", help="the raw files (see data/README.md)")
-    parser.add_argument("--output", type=Path, default=Path("runs/kuairand"), metavar="DIR")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/kuairand"),
+        metavar="DIR",
+        help="default: runs/kuairand",
+    )
     parser.add_argument("--seed", type=non_negative, default=0, metavar="N")
 
 

@@ -68,7 +68,6 @@ def _simulate(
     names = _names(arguments, arms)
     plan = experiment_settings(config, names, settings)
     analysing = analysis_settings(config, names, settings)
-    console.say(f"simulating {names[1]} against {names[0]}: {settings.num_users:,} users")
     world = make_world_of(settings)
     ranked = {
         name: Arm(
@@ -77,6 +76,7 @@ def _simulate(
         )
         for name, arm, lift in zip(names, arms, (0.0, config.click_lift), strict=True)
     }
+    console.say(f"simulating {names[1]} against {names[0]}: {settings.num_users:,} users")
     jobs = arguments.jobs or os.cpu_count() or 1
     outcomes = run_experiment(world, ranked, settings=plan, jobs=jobs)
     analysis = analyse(outcomes_of(outcomes, analysing), analysing)

@@ -75,9 +75,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     )
     values = {**asdict(result), "bundle": str(result.bundle)}
     write_json(output / "train.json", values)
+    rows = f"{result.rows_trained:,} rows"
+    if result.rows_trained < result.rows:
+        rows = f"{result.rows:,} rows, {rows} of them now,"
     console.result(
-        f"{result.bundle}: trained on {result.rows_trained:,} rows of "
-        f"{len(result.windows)} windows "
+        f"{result.bundle}: trained on {rows} of {len(result.windows)} windows "
         f"({result.windows[0]} .. {result.windows[-1]}) in {result.seconds:.1f} s "
         f"({result.examples_per_s:,.0f} rows/s)",
         values,

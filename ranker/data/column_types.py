@@ -20,31 +20,51 @@ def type_class(feature: FeatureSpec) -> str:
 
 
 def check_files(path: Path, needed: dict[str, str]) -> None:
-    """Every file has every column in a fitting type, ids in the same type in all files.
+    """Every file has every column once, in a fitting type, ids in the same type in all files.
 
     A column of nulls only has Arrow's type null: it fits wherever numbers do.
+
+    Raises:
+        DataError: one line for each column that is wrong in the first file where any is.
     """
     id_kinds: dict[str, tuple[str, Path]] = {}
     for file in find_files(path):
         arrow = open_file(file).schema_arrow
-        for column, kind_of in needed.items():
-            if column not in arrow.names:
-                raise DataError(
-                    f"{file}: column {column!r} is missing; the file has {sorted(arrow.names)}"
-                )
-            got = arrow.field(column).type
-            if not _fits(got, kind_of):
-                raise DataError(
-                    f"{file}: column {column!r} must be {_TYPE_NAMES[kind_of]}, got {got}"
-                )
-            if kind_of in ("id", "sequence"):
-                kind = "text" if is_text(_element(got)) else "number"
-                first_kind, first_file = id_kinds.setdefault(column, (kind, file))
-                if kind != first_kind:
-                    raise DataError(
-                        f"{file}: column {column!r} is {got}, but {first_kind} in {first_file}; "
-                        "ids must have one type in all files"
-                    )
+        problems = [
+            problem
+            for column, kind_of in needed.items()
+            if (problem := _problem(file, arrow, column, kind_of, id_kinds))
+        ]
+        if problems:
+            raise DataError("\n".join(problems))
+
+
+def _problem(
+    file: Path,
+    arrow: pa.Schema,
+    column: str,
+    kind_of: str,
+    id_kinds: dict[str, tuple[str, Path]],
+) -> str:
+    """What is wrong with a column, or nothing; ``id_kinds`` notes where ids were seen first."""
+    times = arrow.names.count(column)
+    if times == 0:
+        return f"{file}: column {column!r} is missing; the file has {sorted(arrow.names)}"
+    if times > 1:
+        return f"{file}: column {column!r} is there {times} times; give every column its own name"
+    got = arrow.field(column).type
+    if not _fits(got, kind_of):
+        shown = "nothing but nulls" if pa.types.is_null(got) else got
+        return f"{file}: column {column!r} must be {_TYPE_NAMES[kind_of]}, got {shown}"
+    if kind_of in ("id", "sequence"):
+        kind = "text" if is_text(_element(got)) else "number"
+        first_kind, first_file = id_kinds.setdefault(column, (kind, file))
+        if kind != first_kind:
+            return (
+                f"{file}: column {column!r} is {got}, but {first_kind} in {first_file}; "
+                "ids must have one type in all files"
+            )
+    return ""
 
 
 _TYPE_NAMES = {

@@ -58,10 +58,17 @@ RUN_KEY = "run_key"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """What a run has made; ``rows_trained`` and the speed are of this process alone."""
+    """What a run has made.
+
+    Attributes:
+        rows: of the whole run.
+        rows_trained: by this process, as are the seconds and the speed; a resumed run has been
+            through some rows before.
+    """
 
     bundle: Path
     windows: tuple[str, ...]
+    rows: int
     rows_trained: int
     steps: int
     seconds: float
@@ -125,6 +132,7 @@ def train(
     return TrainResult(
         bundle=run_folder / "bundle",
         windows=tuple(window.label for window in run.windows),
+        rows=module.cursor.rows,
         rows_trained=rows,
         steps=module.cursor.steps,
         seconds=seconds,
