@@ -132,6 +132,8 @@ def make_slates(
             temperature too low for them.
     """
     _check_columns(candidates.request, candidates.item, scores)
+    if isinstance(config.exploration, NoExploration) and not config.max_per:
+        return _best_allowed(candidates, scores, k=config.size)
     lists = _lists(candidates, config)
     score = np.asarray(scores[lists.rows], dtype=np.float64)
     match config.exploration:
@@ -148,6 +150,15 @@ def make_slates(
         case _:
             assert_never(config.exploration)
     return replace(made, row_index=lists.rows[made.row_index])
+
+
+def _best_allowed(candidates: SlateCandidates, scores: FloatArray, *, k: int) -> SlateRows:
+    """The plain case, which needs no more than `top_k`."""
+    if candidates.may_be_shown is None:
+        return top_k(candidates.request, candidates.item, scores, k=k)
+    rows = np.flatnonzero(candidates.may_be_shown)
+    made = top_k(candidates.request[rows], candidates.item[rows], scores[rows], k=k)
+    return replace(made, row_index=rows[made.row_index])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
