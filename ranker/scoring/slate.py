@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ranker.candidates.protocol import rank_within
-from ranker.scoring.capped import NO_GROUP, Cap, Queue, cap_of, fill, last_ranks
+from ranker.scoring.capped import Cap, Queue, fill, last_ranks
 from ranker.scoring.chance import Draw, gumbels, uniforms
 from ranker.scoring.propensity import (
     Admissible,
@@ -29,6 +29,9 @@ HashArray = npt.NDArray[np.uint64]
 Float64Array = npt.NDArray[np.float64]
 FloatArray = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
+
+# Caps and chance seldom reach further down than so many slates; where they do, all is sorted.
+FIRST_DEPTH = 4
 
 # Scaled logits further below the best than this leave the noise that is added to them too few
 # digits; nobody will ever draw them, so who asks for it means no exploration.
@@ -197,7 +200,7 @@ def _lists(candidates: SlateCandidates, config: SlateConfig) -> _Lists:
         starts=starts,
         item=_sortable(candidates.item[rows]),
         caps=tuple(
-            cap_of(request, candidates.cap_codes[name][rows], most=most)
+            Cap(code=candidates.cap_codes[name][rows], most=most)
             for name, most in config.max_per.items()
         ),
         size=config.size,
@@ -208,18 +211,34 @@ def _best(lists: _Lists, key: Float64Array) -> SlateRows:
     """The highest keys first, as far as the caps allow."""
     if not lists.caps:
         return top_k(lists.request, lists.item, key, k=lists.size)
-    if len(lists.caps) > 1:
-        which = np.zeros((len(lists.starts) - 1, lists.size), dtype=np.int8)
-        num_rows = len(lists.rows)
-        shown, _ = fill([_queue(lists, key)], which, caps=lists.caps, num_rows=num_rows)
-        return _as_rows(shown)
-    # With one cap the best of each group are all that can be shown, and no cap keeps them out.
-    group, most = lists.caps[0].group, lists.caps[0].most
-    grouped = np.flatnonzero(group != NO_GROUP)
-    best = grouped[top_k(group[grouped], lists.item[grouped], key[grouped], k=most).row_index]
-    rows = np.sort(np.append(best, np.flatnonzero(group == NO_GROUP)))
-    made = top_k(lists.request[rows], lists.item[rows], key[rows], k=lists.size)
-    return replace(made, row_index=rows[made.row_index])
+    shown, _ = _fill(lists, [key], np.zeros((len(lists.starts) - 1, lists.size), dtype=np.int8))
+    return _as_rows(shown)
+
+
+def _fill(
+    lists: _Lists, keys: Sequence[Float64Array], which: npt.NDArray[np.int8]
+) -> tuple[IntArray, IntArray]:
+    """`fill` from queues by ``keys``, of which mostly only the beginning has to be sorted."""
+    request, lengths = lists.request, np.diff(lists.starts)
+    depth = FIRST_DEPTH * lists.size
+    rows = np.arange(len(request), dtype=np.int64)
+    queues = [_queue(lists, key, rows, depth=depth) for key in keys]
+    shown, first = fill(queues, which, request=request, caps=lists.caps)
+    short = (lengths > depth) & ((shown < 0) | (first < 0)).any(axis=1)  # its queue ended too soon
+    if short.any():
+        rows = np.flatnonzero(short[request])
+        queues = [_queue(lists, key, rows, depth=int(lengths.max())) for key in keys]
+        shown_too, first_too = fill(queues, which, request=request, caps=lists.caps)
+        shown[short], first[short] = shown_too[short], first_too[short]
+    return shown, first
+
+
+def _queue(lists: _Lists, key: Float64Array, rows: IntArray, *, depth: int) -> Queue:
+    """The first ``depth`` of ``rows`` of each request by ``key``, the highest first."""
+    request = lists.request[rows]
+    best = rows[top_k(request, lists.item[rows], key[rows], k=depth).row_index]
+    starts = np.searchsorted(lists.request[best], np.arange(len(lists.starts)))
+    return Queue(rows=best, starts=starts)
 
 
 def _draw_plackett_luce(
@@ -253,24 +272,19 @@ def _draw_mixed(
 ) -> SlateRows:
     """At each rank the best of what is left, or where the coin says so the luckiest."""
     which = (coins < epsilon).astype(np.int8)  # [R, K]
-    queues = [_queue(lists, score), _queue(lists, luck)]
-    shown, best = fill(queues, which, caps=lists.caps, num_rows=len(lists.rows))
+    shown, best = _fill(lists, [score, luck], which)
     made = _as_rows(shown)
     is_best = (shown == best)[shown >= 0]
     propensity = mixed_propensities(is_best, _admissible(lists, made), epsilon=epsilon)
     return replace(made, propensity=propensity)
 
 
-def _queue(lists: _Lists, key: Float64Array) -> Queue:
-    return Queue(rows=np.lexsort((lists.item, -key, lists.request)), starts=lists.starts)
-
-
 def _admissible(lists: _Lists, made: SlateRows) -> Admissible:
     last = last_ranks(
         made.row_index,
         made.rank,
+        request=lists.request,
         caps=lists.caps,
-        num_rows=len(lists.rows),
         size=lists.size,
     )
     return Admissible(request=lists.request, last=last, shown=made.row_index, rank=made.rank)
