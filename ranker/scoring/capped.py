@@ -133,7 +133,10 @@ def fill(
         The row at each rank, and the one that was the head of the first queue then; -1 where the
         queue was empty: both [R, K].
     """
-    filling = Filling(request, caps, np.unique(np.concatenate([queue.rows for queue in queues])))
+    queued = np.zeros(len(request), dtype=np.bool_)
+    for queue in queues:
+        queued[queue.rows] = True
+    filling = Filling(request, caps, np.flatnonzero(queued))
     shown = np.full(which.shape, -1, dtype=np.int64)
     first = shown.copy()
     for rank in range(which.shape[1]):

@@ -31,7 +31,7 @@ FloatArray = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
 
 # Caps and chance seldom reach further down than so many slates; where they do, all is sorted.
-FIRST_DEPTH = 4
+FIRST_DEPTH = 2
 
 # Scaled logits further below the best than this leave the noise that is added to them too few
 # digits; nobody will ever draw them, so who asks for it means no exploration.
@@ -221,8 +221,7 @@ def _fill(
     """`fill` from queues by ``keys``, of which mostly only the beginning has to be sorted."""
     request, lengths = lists.request, np.diff(lists.starts)
     depth = FIRST_DEPTH * lists.size
-    rows = np.arange(len(request), dtype=np.int64)
-    queues = [_queue(lists, key, rows, depth=depth) for key in keys]
+    queues = [_queue(lists, key, slice(None), depth=depth) for key in keys]
     shown, first = fill(queues, which, request=request, caps=lists.caps)
     short = (lengths > depth) & ((shown < 0) | (first < 0)).any(axis=1)  # its queue ended too soon
     if short.any():
@@ -233,10 +232,11 @@ def _fill(
     return shown, first
 
 
-def _queue(lists: _Lists, key: Float64Array, rows: IntArray, *, depth: int) -> Queue:
+def _queue(lists: _Lists, key: Float64Array, rows: IntArray | slice, *, depth: int) -> Queue:
     """The first ``depth`` of ``rows`` of each request by ``key``, the highest first."""
     request = lists.request[rows]
-    best = rows[top_k(request, lists.item[rows], key[rows], k=depth).row_index]
+    best = top_k(request, lists.item[rows], key[rows], k=depth).row_index
+    best = best if isinstance(rows, slice) else rows[best]
     starts = np.searchsorted(lists.request[best], np.arange(len(lists.starts)))
     return Queue(rows=best, starts=starts)
 
