@@ -15,7 +15,8 @@ from scipy.stats import chisquare
 
 from ranker.config import parse_config
 from ranker.data.row_hash import mixed_bits
-from ranker.scoring.slate import SlateCandidates, SlateRows, make_slates, top_k
+from ranker.scoring.candidate_lists import SlateCandidates
+from ranker.scoring.slate import SlateRows, make_slates, top_k
 from ranker.scoring.slate_config import SlateConfig
 
 SCORES = (2.0, 1.1, 0.9, 0.4, 0.3)
