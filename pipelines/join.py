@@ -210,7 +210,9 @@ def moment_ms(text: str, schema: Schema) -> int:
     Raises:
         ConfigError: neither.
     """
-    if text.lstrip("-").isdecimal():
+    from ranker.data.columns import EARLIEST_MS
+
+    if text.isdecimal() and int(text) >= EARLIEST_MS:  # a date may be written 20240318, too
         return int(text)
     try:
         moment = datetime.datetime.fromisoformat(text)

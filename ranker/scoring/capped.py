@@ -1,7 +1,7 @@
 """Slates of which at most n items share a value, filled rank by rank.
 
-Rows are sorted by request. `N` rows, `R` requests, `K` ranks, `G` groups: the different values of
-a request.
+Rows are sorted by request. `N` rows, `R` requests, `K` ranks. A group are the rows of a request
+with one value.
 """
 
 from __future__ import annotations
@@ -18,31 +18,24 @@ IntArray = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 MAX_STEPS = 16  # past so many rows that may not be shown, the queue is cleared of all of them
-NO_GROUP = -1
+NO_CODE = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cap:
-    """At most ``most`` rows of a group may be shown.
+    """At most ``most`` rows of a request with one value may be shown.
 
     Attributes:
-        group: 0 .. ``num_groups`` - 1, never of two requests, `NO_GROUP` where nothing is capped,
-            [N].
+        code: equal for equal values, `NO_CODE` where nothing is capped, [N].
     """
 
-    group: IntArray
-    num_groups: int
+    code: IntArray
     most: int
 
-
-def cap_of(request: IntArray, code: IntArray, *, most: int) -> Cap:
-    """A cap on equal ``code`` [N] (-1: none) within each ``request`` [N], a number from 0."""
-    capped = code >= 0
-    pairs = request[capped] * (int(code.max(initial=0)) + 1) + code[capped]
-    distinct, numbers = np.unique(pairs, return_inverse=True)
-    group = np.full(len(code), NO_GROUP, dtype=np.int64)
-    group[capped] = numbers
-    return Cap(group=group, num_groups=len(distinct), most=most)
+    def groups(self, request: IntArray) -> IntArray:
+        """One number for each request and value, `NO_CODE` without a value: [N]."""
+        width = int(self.code.max(initial=0)) + 1
+        return np.where(self.code < 0, NO_CODE, request * width + self.code)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,46 +79,64 @@ class Queue:
 class Filling:
     """What has been shown so far, and which groups are full."""
 
-    def __init__(self, num_rows: int, caps: Sequence[Cap]) -> None:
-        self._shown = np.zeros(num_rows, dtype=np.bool_)
-        self._caps = caps
-        # One more than there are groups: `NO_GROUP` points at the last, which is never full.
-        self._count = [np.zeros(cap.num_groups + 1, dtype=np.int64) for cap in caps]
-        self._full = [np.zeros(cap.num_groups + 1, dtype=np.bool_) for cap in caps]
+    def __init__(self, request: IntArray, caps: Sequence[Cap], queued: IntArray) -> None:
+        """Nothing has been shown.
+
+        Args:
+            request: of each row, [N].
+            caps: on values.
+            queued: the rows that are in a queue; others can't be shown.
+        """
+        self._shown = np.zeros(len(request), dtype=np.bool_)
+        self._most = [cap.most for cap in caps]
+        self._group, self._count, self._full = [], [], []
+        for cap in caps:
+            part = Cap(code=cap.code[queued], most=cap.most).groups(request[queued])
+            distinct, numbers = np.unique(part, return_inverse=True)
+            group = np.zeros(len(request), dtype=np.int64)
+            group[queued] = numbers
+            self._group.append(group)
+            # Rows without a value are a group that is never full.
+            self._count.append(np.where(distinct == NO_CODE, -len(request), 0))
+            self._full.append(np.zeros(len(distinct), dtype=np.bool_))
 
     def is_over(self, rows: IntArray) -> Mask:
         """Whether ``rows`` were shown or are of a full group."""
         over = self._shown[rows]
-        for cap, full in zip(self._caps, self._full, strict=True):
-            over |= full[cap.group[rows]]
+        for group, full in zip(self._group, self._full, strict=True):
+            over |= full[group[rows]]
         return over
 
     def show(self, rows: IntArray) -> None:
         """Show ``rows``, at most one a request."""
         self._shown[rows] = True
-        for cap, count, full in zip(self._caps, self._count, self._full, strict=True):
-            groups = cap.group[rows]
-            groups = groups[groups != NO_GROUP]
-            count[groups] += 1
-            full[groups] = count[groups] >= cap.most
+        for group, count, full, most in zip(
+            self._group, self._count, self._full, self._most, strict=True
+        ):
+            # Added up: rows without a value are one group for all requests.
+            np.add.at(count, group[rows], 1)
+            full[group[rows]] = count[group[rows]] >= most
 
 
 def fill(
-    queues: Sequence[Queue], which: npt.NDArray[np.int8], *, caps: Sequence[Cap], num_rows: int
+    queues: Sequence[Queue], which: npt.NDArray[np.int8], *, request: IntArray, caps: Sequence[Cap]
 ) -> tuple[IntArray, IntArray]:
     """Fill the ranks one after the other from the head of a queue.
 
     Args:
-        queues: of all rows; each is used up.
+        queues: each is used up.
         which: the queue that fills a rank, [R, K].
+        request: of each row, [N].
         caps: what is left out as soon as its group is full.
-        num_rows: N.
 
     Returns:
-        The row at each rank, and the one that was the head of the first queue then; -1 where no
-        row was left: both [R, K].
+        The row at each rank, and the one that was the head of the first queue then; -1 where the
+        queue was empty: both [R, K].
     """
-    filling = Filling(num_rows, caps)
+    queued = np.zeros(len(request), dtype=np.bool_)
+    for queue in queues:
+        queued[queue.rows] = True
+    filling = Filling(request, caps, np.flatnonzero(queued))
     shown = np.full(which.shape, -1, dtype=np.int64)
     first = shown.copy()
     for rank in range(which.shape[1]):
@@ -140,7 +151,12 @@ def fill(
 
 
 def last_ranks(
-    shown: IntArray, rank: npt.NDArray[np.int32], *, caps: Sequence[Cap], num_rows: int, size: int
+    shown: IntArray,
+    rank: npt.NDArray[np.int32],
+    *,
+    request: IntArray,
+    caps: Sequence[Cap],
+    size: int,
 ) -> IntArray:
     """The last rank at which each row could have been shown, given the slate: [N].
 
@@ -150,18 +166,20 @@ def last_ranks(
     Args:
         shown: rows of the slates, sorted by request, then rank, [M].
         rank: of each, 1 .. ``size``, [M].
+        request: of each row, [N].
         caps: what the slates kept to.
-        num_rows: N.
         size: K.
     """
-    last = np.full(num_rows, size, dtype=np.int64)
+    last = np.full(len(request), size, dtype=np.int64)
     for cap in caps:
-        full_at = np.full(cap.num_groups + 1, size, dtype=np.int64)
-        group = cap.group[shown]
-        order = np.argsort(group, kind="stable")  # within a group still by rank
-        order = order[group[order] != NO_GROUP]
-        fills = order[rank_within(group[order]) == cap.most]
-        full_at[group[fills]] = rank[fills]
-        last = np.minimum(last, full_at[cap.group])
+        groups = cap.groups(request)
+        order = np.argsort(groups[shown], kind="stable")  # within a group still by rank
+        order = order[groups[shown][order] != NO_CODE]
+        fills = order[rank_within(groups[shown][order]) == cap.most]
+        if len(fills):
+            full = groups[shown[fills]]  # ascending
+            place = np.minimum(np.searchsorted(full, groups), len(full) - 1)
+            full_at = np.where(full[place] == groups, rank[fills][place], size)
+            last = np.minimum(last, full_at)
     last[shown] = rank
     return last

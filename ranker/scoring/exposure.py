@@ -24,8 +24,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ranker.data.row_hash import mixed_bits
+from ranker.scoring.candidate_lists import SlateCandidates
 from ranker.scoring.selection import request_starts
-from ranker.scoring.slate import SlateCandidates, SlateRows
+from ranker.scoring.slate import SlateRows
 from ranker.scoring.slate_config import EpsilonMix, Exploration, PlackettLuce, SlateConfig
 
 IntArray = npt.NDArray[np.int64]

@@ -5,17 +5,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from ranker.candidates.protocol import rank_within
-from ranker.scoring.capped import NO_GROUP, Cap, Queue, cap_of, fill, last_ranks
-from ranker.scoring.chance import Draw, gumbels, uniforms
+from ranker.scoring.candidate_lists import (
+    CandidateLists,
+    SlateCandidates,
+    candidate_lists,
+    check_columns,
+    item_luck,
+    rank_coins,
+    rows_by_request,
+    sortable,
+)
+from ranker.scoring.capped import Queue, fill, last_ranks
+from ranker.scoring.chance import gumbels
 from ranker.scoring.propensity import (
     Admissible,
     mixed_propensities,
@@ -30,29 +39,12 @@ Float64Array = npt.NDArray[np.float64]
 FloatArray = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
 
+# Caps and chance seldom reach further down than so many slates; where they do, all is sorted.
+FIRST_DEPTH = 2
+
 # Scaled logits further below the best than this leave the noise that is added to them too few
 # digits; nobody will ever draw them, so who asks for it means no exploration.
 MAX_SPREAD = 1e9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SlateCandidates:
-    """What is known of candidates besides their scores; see `slate_candidates`.
-
-    Attributes:
-        request: codes, [N]; one row per request and item.
-        item: ids, integers or strings, [N].
-        may_be_shown: False where an item is too old, [N]; None where all may.
-        cap_codes: by name of `SlateConfig.max_per`: equal codes are equal values, -1 none, [N].
-        request_hash, item_hash: what the draws follow, [N]; not needed without exploration.
-    """
-
-    request: IntArray
-    item: npt.NDArray[np.generic]
-    may_be_shown: Mask | None = None
-    cap_codes: Mapping[str, IntArray]
-    request_hash: HashArray | None = None
-    item_hash: HashArray | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -92,13 +84,13 @@ def top_k(
     """
     if k < 1:
         raise ValueError(f"slate: k must be >= 1, got {k}")
-    _check_columns(request, item, score)
-    order = _by_request(request)
+    check_columns(request, item, score)
+    order = rows_by_request(request)
     codes, scores = request[order], np.asarray(score[order], dtype=np.float64)
     kept = np.flatnonzero(contenders(scores, request_starts(codes), k=k))
     decided, undecided = best_first(scores[kept], request_starts(codes[kept]), k=k)
     tied = kept[undecided]
-    tied = tied[np.lexsort((_sortable(item[order][tied]), -scores[tied], codes[tied]))]
+    tied = tied[np.lexsort((sortable(item[order][tied]), -scores[tied], codes[tied]))]
     chosen = np.append(kept[decided], tied)
     chosen = chosen[np.argsort(codes[chosen], kind="stable")]
     rank = rank_within(codes[chosen])
@@ -131,8 +123,10 @@ def make_slates(
         ValueError: as in `top_k`; with Plackett–Luce also logits that are not finite, or a
             temperature too low for them.
     """
-    _check_columns(candidates.request, candidates.item, scores)
-    lists = _lists(candidates, config)
+    check_columns(candidates.request, candidates.item, scores)
+    if isinstance(config.exploration, NoExploration) and not config.max_per:
+        return _best_allowed(candidates, scores, k=config.size)
+    lists = candidate_lists(candidates, config)
     score = np.asarray(scores[lists.rows], dtype=np.float64)
     match config.exploration:
         case NoExploration():
@@ -140,79 +134,65 @@ def make_slates(
         case PlackettLuce(temperature=temperature):
             logit = np.asarray(logits[lists.rows], dtype=np.float64)
             made = _draw_plackett_luce(
-                lists, logit, _luck(candidates, lists, seed), temperature=temperature
+                lists, logit, item_luck(candidates, lists, seed), temperature=temperature
             )
         case EpsilonMix(epsilon=epsilon):
-            luck = _luck(candidates, lists, seed)
-            made = _draw_mixed(lists, score, luck, _coins(candidates, lists, seed), epsilon=epsilon)
+            luck = item_luck(candidates, lists, seed)
+            made = _draw_mixed(
+                lists, score, luck, rank_coins(candidates, lists, seed), epsilon=epsilon
+            )
         case _:
             assert_never(config.exploration)
     return replace(made, row_index=lists.rows[made.row_index])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Lists:
-    """The candidates that may be shown, by request; what follows counts rows among these.
-
-    Attributes:
-        rows: of all candidates, [N].
-        request: 0 .. R - 1, ascending, [N].
-        starts: where each begins, and N: [R + 1].
-        item: numbers in the order of the ids, [N].
-        size: K.
-    """
-
-    rows: IntArray
-    request: IntArray
-    starts: IntArray
-    item: IntArray
-    caps: tuple[Cap, ...]
-    size: int
-
-
-def _lists(candidates: SlateCandidates, config: SlateConfig) -> _Lists:
-    missing = sorted(set(config.max_per) - set(candidates.cap_codes))
-    if missing:
-        raise ValueError(f"slate: max_per caps {missing}, whose codes the candidates lack")
-    rows = np.arange(len(candidates.request), dtype=np.int64)
-    if candidates.may_be_shown is not None:
-        rows = rows[candidates.may_be_shown]
-    rows = rows[_by_request(candidates.request[rows])]
-    starts = request_starts(candidates.request[rows])
-    request = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    return _Lists(
-        rows=rows,
-        request=request,
-        starts=starts,
-        item=_sortable(candidates.item[rows]),
-        caps=tuple(
-            cap_of(request, candidates.cap_codes[name][rows], most=most)
-            for name, most in config.max_per.items()
-        ),
-        size=config.size,
-    )
-
-
-def _best(lists: _Lists, key: Float64Array) -> SlateRows:
-    """The highest keys first, as far as the caps allow."""
-    if not lists.caps:
-        return top_k(lists.request, lists.item, key, k=lists.size)
-    if len(lists.caps) > 1:
-        which = np.zeros((len(lists.starts) - 1, lists.size), dtype=np.int8)
-        num_rows = len(lists.rows)
-        shown, _ = fill([_queue(lists, key)], which, caps=lists.caps, num_rows=num_rows)
-        return _as_rows(shown)
-    # With one cap the best of each group are all that can be shown, and no cap keeps them out.
-    group, most = lists.caps[0].group, lists.caps[0].most
-    grouped = np.flatnonzero(group != NO_GROUP)
-    best = grouped[top_k(group[grouped], lists.item[grouped], key[grouped], k=most).row_index]
-    rows = np.sort(np.append(best, np.flatnonzero(group == NO_GROUP)))
-    made = top_k(lists.request[rows], lists.item[rows], key[rows], k=lists.size)
+def _best_allowed(candidates: SlateCandidates, scores: FloatArray, *, k: int) -> SlateRows:
+    """The plain case, which needs no more than `top_k`."""
+    if candidates.may_be_shown is None:
+        return top_k(candidates.request, candidates.item, scores, k=k)
+    rows = np.flatnonzero(candidates.may_be_shown)
+    made = top_k(candidates.request[rows], candidates.item[rows], scores[rows], k=k)
     return replace(made, row_index=rows[made.row_index])
 
 
+def _best(lists: CandidateLists, key: Float64Array) -> SlateRows:
+    """The highest keys first, as far as the caps allow."""
+    if not lists.caps:
+        return top_k(lists.request, lists.item, key, k=lists.size)
+    shown, _ = _fill(lists, [key], np.zeros((len(lists.starts) - 1, lists.size), dtype=np.int8))
+    return _as_rows(shown)
+
+
+def _fill(
+    lists: CandidateLists, keys: Sequence[Float64Array], which: npt.NDArray[np.int8]
+) -> tuple[IntArray, IntArray]:
+    """`fill` from queues by ``keys``, of which mostly only the beginning has to be sorted."""
+    request, lengths = lists.request, np.diff(lists.starts)
+    depth = FIRST_DEPTH * lists.size
+    queues = [_queue(lists, key, slice(None), depth=depth) for key in keys]
+    shown, first = fill(queues, which, request=request, caps=lists.caps)
+    short = (lengths > depth) & ((shown < 0) | (first < 0)).any(axis=1)  # its queue ended too soon
+    if short.any():
+        rows = np.flatnonzero(short[request])
+        queues = [_queue(lists, key, rows, depth=int(lengths.max())) for key in keys]
+        shown_too, first_too = fill(queues, which, request=request, caps=lists.caps)
+        shown[short], first[short] = shown_too[short], first_too[short]
+    return shown, first
+
+
+def _queue(
+    lists: CandidateLists, key: Float64Array, rows: IntArray | slice, *, depth: int
+) -> Queue:
+    """The first ``depth`` of ``rows`` of each request by ``key``, the highest first."""
+    request = lists.request[rows]
+    best = top_k(request, lists.item[rows], key[rows], k=depth).row_index
+    best = best if isinstance(rows, slice) else rows[best]
+    starts = np.searchsorted(lists.request[best], np.arange(len(lists.starts)))
+    return Queue(rows=best, starts=starts)
+
+
 def _draw_plackett_luce(
-    lists: _Lists, logit: Float64Array, luck: Float64Array, *, temperature: float
+    lists: CandidateLists, logit: Float64Array, luck: Float64Array, *, temperature: float
 ) -> SlateRows:
     """Order by logit / temperature + Gumbel noise: skipping what a cap excludes changes nothing.
 
@@ -238,28 +218,28 @@ def _draw_plackett_luce(
 
 
 def _draw_mixed(
-    lists: _Lists, score: Float64Array, luck: Float64Array, coins: Float64Array, *, epsilon: float
+    lists: CandidateLists,
+    score: Float64Array,
+    luck: Float64Array,
+    coins: Float64Array,
+    *,
+    epsilon: float,
 ) -> SlateRows:
     """At each rank the best of what is left, or where the coin says so the luckiest."""
     which = (coins < epsilon).astype(np.int8)  # [R, K]
-    queues = [_queue(lists, score), _queue(lists, luck)]
-    shown, best = fill(queues, which, caps=lists.caps, num_rows=len(lists.rows))
+    shown, best = _fill(lists, [score, luck], which)
     made = _as_rows(shown)
     is_best = (shown == best)[shown >= 0]
     propensity = mixed_propensities(is_best, _admissible(lists, made), epsilon=epsilon)
     return replace(made, propensity=propensity)
 
 
-def _queue(lists: _Lists, key: Float64Array) -> Queue:
-    return Queue(rows=np.lexsort((lists.item, -key, lists.request)), starts=lists.starts)
-
-
-def _admissible(lists: _Lists, made: SlateRows) -> Admissible:
+def _admissible(lists: CandidateLists, made: SlateRows) -> Admissible:
     last = last_ranks(
         made.row_index,
         made.rank,
+        request=lists.request,
         caps=lists.caps,
-        num_rows=len(lists.rows),
         size=lists.size,
     )
     return Admissible(request=lists.request, last=last, shown=made.row_index, rank=made.rank)
@@ -272,63 +252,3 @@ def _as_rows(shown: IntArray) -> SlateRows:
     return SlateRows(
         row_index=shown[filled], rank=ranks[filled], propensity=np.ones(int(filled.sum()))
     )
-
-
-def _luck(candidates: SlateCandidates, lists: _Lists, seed: int) -> Float64Array:
-    """A number in (0, 1) for each candidate: [N]."""
-    assert candidates.request_hash is not None and candidates.item_hash is not None
-    request, item = candidates.request_hash[lists.rows], candidates.item_hash[lists.rows]
-    return uniforms(seed, Draw.ITEMS, request=request, key=item)
-
-
-def _coins(candidates: SlateCandidates, lists: _Lists, seed: int) -> Float64Array:
-    """A number in (0, 1) for each rank: [R, K]."""
-    assert candidates.request_hash is not None
-    request = candidates.request_hash[lists.rows[lists.starts[:-1]]]
-    ranks = np.arange(lists.size, dtype=np.uint64)
-    coins = uniforms(
-        seed,
-        Draw.COINS,
-        request=np.repeat(request, lists.size),
-        key=np.tile(ranks, len(request)),
-    )
-    return coins.reshape(len(request), lists.size)
-
-
-def _check_columns(request: IntArray, item: npt.NDArray[np.generic], score: FloatArray) -> None:
-    if not len(request) == len(item) == len(score):
-        raise ValueError(
-            "slate: request, item and score must have equal lengths, got "
-            f"{len(request)}, {len(item)}, {len(score)}"
-        )
-    missing = np.isnan(score)
-    if missing.any():
-        raise ValueError(
-            f"slate: request {request[missing.argmax()]} has a candidate whose score is NaN "
-            f"({int(missing.sum())} such rows); a candidate without a score can't be ranked"
-        )
-    is_text = item.dtype.kind in "OUT" and pd.api.types.infer_dtype(item, skipna=False) in (
-        "string",
-        "empty",
-    )
-    if not (np.issubdtype(item.dtype, np.integer) or is_text):
-        raise ValueError(
-            f"slate: items must be integers or strings, got {item.dtype} values; "
-            "give the log's item column as it is"
-        )
-
-
-def _by_request(request: IntArray) -> IntArray | slice:
-    """What sorts rows by request and keeps their order otherwise; rows mostly come sorted."""
-    if (request[1:] >= request[:-1]).all():
-        return slice(None)
-    return np.argsort(request, kind="stable")
-
-
-def _sortable(item: npt.NDArray[np.generic]) -> IntArray:
-    """Integers as they are, strings as their ranks among the distinct ones: sorting is faster."""
-    if np.issubdtype(item.dtype, np.integer):
-        return item  # type: ignore[return-value]
-    values = item.tolist()
-    code_by_id = {value: code for code, value in enumerate(sorted(set(values)))}
-    return np.fromiter((code_by_id[value] for value in values), dtype=np.int64, count=len(values))

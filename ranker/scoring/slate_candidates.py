@@ -18,7 +18,7 @@ from ranker.data.columns import time_stamps_ms
 from ranker.data.features import FeatureSource
 from ranker.data.row_hash import hash_rows
 from ranker.schema import FeatureSpec, Schema
-from ranker.scoring.slate import SlateCandidates
+from ranker.scoring.candidate_lists import SlateCandidates
 from ranker.scoring.slate_config import Freshness, NoExploration, SlateConfig
 
 IntArray = npt.NDArray[np.int64]

@@ -247,6 +247,7 @@ def test_periods_are_dates_and_times_of_the_schemas_zone(desk: Desk) -> None:
     shifted = schema_of().model_copy(update={"time_zone": "Asia/Shanghai"})  # 8 hours ahead
     desk.write_schema(shifted)
     assert desk.counts("--since", "2024-03-18T09:00")["before_since"] == 3
+    assert desk.counts("--since", "20240319")["impressions"] == 0
     ran = desk.join("--since", "yesterday")
     assert ran.code == 2
     assert "'yesterday' is no time" in ran.err

@@ -9,6 +9,7 @@ import pytest
 
 from ranker.config import parse_config
 from ranker.data.row_hash import mixed_bits
+from ranker.scoring.candidate_lists import SlateCandidates
 from ranker.scoring.exposure import (
     PolicyDigests,
     SlateCounts,
@@ -17,7 +18,7 @@ from ranker.scoring.exposure import (
     exposure_columns,
     score_logits,
 )
-from ranker.scoring.slate import SlateCandidates, make_slates
+from ranker.scoring.slate import make_slates
 from ranker.scoring.slate_config import SlateConfig
 
 POLICY = PolicyDigests(bundle="b" * 64, score_weights="w" * 12)

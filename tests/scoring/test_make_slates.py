@@ -15,7 +15,8 @@ from scipy.stats import chisquare
 
 from ranker.config import parse_config
 from ranker.data.row_hash import mixed_bits
-from ranker.scoring.slate import SlateCandidates, SlateRows, make_slates, top_k
+from ranker.scoring.candidate_lists import SlateCandidates
+from ranker.scoring.slate import SlateRows, make_slates, top_k
 from ranker.scoring.slate_config import SlateConfig
 
 SCORES = (2.0, 1.1, 0.9, 0.4, 0.3)
@@ -422,6 +423,36 @@ def test_many_rows_of_full_groups_are_passed_over() -> None:
         exploration={"kind": "epsilon", "epsilon": 0},
     )
     assert made.row_index.tolist() == [0, 1, 2, 900, 901, 950, 951]
+
+
+@pytest.mark.parametrize(
+    "exploration",
+    [
+        {"kind": "none"},
+        {"kind": "plackett_luce", "temperature": 0.8},
+        {"kind": "epsilon", "epsilon": 0.4},
+    ],
+)
+@pytest.mark.parametrize("max_per", [{}, {"author": 1}, {"author": 2, "topic": 2}])
+def test_sorting_only_the_beginning_changes_nothing(
+    exploration: dict[str, Any], max_per: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(6)
+    lengths = rng.integers(1, 40, size=50)
+    request = np.repeat(np.arange(50), lengths)
+    item = np.concatenate([rng.permutation(40)[:length] for length in lengths])
+    caps = {"author": rng.integers(-1, 4, len(item)), "topic": rng.integers(0, 3, len(item))}
+    candidates = candidates_of(
+        request.tolist(), item.tolist(), {name: codes.tolist() for name, codes in caps.items()}
+    )
+    scores = np.round(rng.normal(size=len(item)), 1).tolist()  # with ties
+    found = []
+    for depth in (1, 2, 1000):
+        monkeypatch.setattr("ranker.scoring.slate.FIRST_DEPTH", depth)
+        made = make(candidates, scores, size=3, max_per=max_per, exploration=exploration)
+        found.append((made.row_index.tolist(), made.rank.tolist(), made.propensity.tolist()))
+    assert found[0] == found[1] == found[2]
+    assert len(set(found[0][2])) > 1 or exploration["kind"] == "none"
 
 
 def test_every_order_of_a_small_list_has_its_probability() -> None:

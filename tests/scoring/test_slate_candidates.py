@@ -14,7 +14,7 @@ from ranker.config import ConfigError, parse_config
 from ranker.data.features import FeatureSource
 from ranker.data.state import load_state
 from ranker.data.synthetic import SyntheticLog
-from ranker.scoring.slate import SlateCandidates
+from ranker.scoring.candidate_lists import SlateCandidates
 from ranker.scoring.slate_candidates import item_hashes, request_hashes, slate_candidates
 from ranker.scoring.slate_config import SlateConfig
 
