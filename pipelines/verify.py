@@ -116,4 +116,5 @@ def describe(bundle: Path, verification: Verification, console: Console, *, inta
         rows = [[task, *(f"{one[task]:.2g}" for one in by_column.values())] for task in tasks]
         lines.append(console.table(["largest difference", *by_column], rows))
         lines.append(f"  (relative for values above 1; allowed {GOLDEN_TOLERANCE:g})")
+    lines += [f"  not replayed: {why}" for why in verification.not_replayed.values()]
     return "\n".join(lines)

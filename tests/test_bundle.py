@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,13 @@ from ranker.bundle import (
     read_manifest,
     save_bundle,
 )
-from ranker.data.batch import Batch
+from ranker.config import ConfigError
 from ranker.data.loader import read_in_order
 from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore
 from ranker.evaluation.calibration_fit import COUNTS_FILE
 from ranker.evaluation.calibrators import CALIBRATORS_FILE
-from ranker.scoring.verification import EAGER, replay_eager, verify
+from ranker.scoring.verification import RUNTIMES, Replay, verify
 from ranker.training.fit import train
 from ranker.training.settings import TrainConfig
 
@@ -187,14 +187,18 @@ def test_golden_rows_notice_other_calibrators(bundle: Path) -> None:
     assert main(["verify", str(bundle)]) in {2, 3}
 
 
-def test_another_runtime_is_held_to_the_same_predictions(bundle: Path) -> None:
-    def halved(bundle: ModelBundle, batch: Batch) -> Mapping[str, torch.Tensor]:
-        return {task: values / 2 for task, values in replay_eager(bundle, batch).items()}
+def test_every_runtime_is_held_to_the_same_predictions(bundle: Path) -> None:
+    def halved(bundle: ModelBundle) -> Replay:
+        return lambda batch: {t: values / 2 for t, values in bundle.model.predict(batch).items()}
 
-    verification = verify(bundle, runtimes={"halved": halved, **EAGER})
+    def missing(bundle: ModelBundle) -> Replay:
+        raise ConfigError("runtime missing: install it")
+
+    verification = verify(bundle, runtimes={"halved": halved, "missing": missing, **RUNTIMES})
     assert set(verification.golden_difference) == {"halved", "eager"}
     assert set(verification.golden_difference["eager"].values()) == {0.0}
     assert any(p.startswith("golden rows, halved: click differs") for p in verification.problems)
+    assert verification.not_replayed == {"missing": "runtime missing: install it"}
     assert set(verification.golden_calibrated.values()) == {0.0}
 
 
