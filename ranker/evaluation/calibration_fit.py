@@ -303,11 +303,17 @@ def _merged(parts: Sequence[Counts]) -> Counts:
 def _grouped(
     index: IntArray, rows: IntArray, labels: Float64Array, predictions: Float64Array
 ) -> Counts:
-    bins, code = np.unique(index, return_inverse=True)
-    size = len(bins)
+    """Sums by bin; bins rise."""
+    first = int(index.min(initial=0))
+    code = index - first
+    found = np.flatnonzero(np.bincount(code))
+
+    def summed(weights: npt.NDArray[np.number]) -> Float64Array:
+        return np.bincount(code, weights=weights).astype(np.float64)[found]
+
     return Counts(
-        bins=bins,
-        rows=np.bincount(code, weights=rows, minlength=size).astype(np.int64),
-        label_sum=np.bincount(code, weights=labels, minlength=size).astype(np.float64),
-        prediction_sum=np.bincount(code, weights=predictions, minlength=size).astype(np.float64),
+        bins=found + first,
+        rows=summed(rows).astype(np.int64),
+        label_sum=summed(labels),
+        prediction_sum=summed(predictions),
     )

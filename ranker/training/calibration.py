@@ -21,7 +21,6 @@ from ranker.evaluation.calibration_fit import (
     last_windows,
 )
 from ranker.evaluation.calibrators import Calibrators
-from ranker.evaluation.rows import read_rows
 
 PROGRESSIVE = "progressive"
 logger = logging.getLogger(__name__)
@@ -74,4 +73,9 @@ def _count(store: EncodedStore, window: Window, path: Path) -> CountsByTask | No
     if not np.array_equal(table.column("row").to_numpy(), np.arange(window.start, window.stop)):
         raise DataError(f"{path}: was predicted on other data than {store.folder}; train anew")
     predictions = {task.name: table.column(task.name).to_numpy() for task in tasks}
-    return count_window(read_rows(store, [window]).labels, predictions, tasks)
+    span = slice(window.start, window.stop)
+    labels = {
+        task.name: np.asarray(store.column(f"label.{task.name}")[span], dtype=np.float64)
+        for task in tasks
+    }
+    return count_window(labels, predictions, tasks)
