@@ -27,7 +27,7 @@ from ranker.config import ConfigError
 from ranker.data.loader import read_in_order
 from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore
-from ranker.evaluation.calibration_fit import COUNTS_FILE
+from ranker.evaluation.calibration_counts import COUNTS_FILE
 from ranker.evaluation.calibrators import CALIBRATORS_FILE
 from ranker.scoring.verification import RUNTIMES, Replay, verify
 from ranker.training.fit import train

@@ -12,14 +12,8 @@ import numpy as np
 from ranker.bundle import ModelBundle
 from ranker.data.parquet import DataError, read_table
 from ranker.data.store import EncodedStore, Window
-from ranker.evaluation.calibration_fit import (
-    CalibrationConfig,
-    CountsByTask,
-    CountsByWindow,
-    count_window,
-    fit_calibrators,
-    last_windows,
-)
+from ranker.evaluation.calibration_counts import CountsByTask, CountsByWindow, count_window
+from ranker.evaluation.calibration_fit import CalibrationConfig, fit_calibrators, last_windows
 from ranker.evaluation.calibrators import Calibrators
 
 PROGRESSIVE = "progressive"

@@ -13,15 +13,12 @@ from sklearn.linear_model import LogisticRegression
 
 from ranker.config import ConfigError
 from ranker.data.parquet import DataError
+from ranker.evaluation.calibration_counts import Counts, count_window, counts_table, read_counts
 from ranker.evaluation.calibration_fit import (
     CalibrationConfig,
-    Counts,
-    count_window,
-    counts_table,
     fit_calibrators,
     fit_isotonic,
     fit_platt,
-    read_counts,
 )
 from ranker.evaluation.calibrators import (
     Calibrators,
