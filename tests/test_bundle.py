@@ -202,6 +202,27 @@ def test_every_runtime_is_held_to_the_same_predictions(bundle: Path) -> None:
     assert set(verification.golden_calibrated.values()) == {0.0}
 
 
+def test_runtimes_are_replayed_where_asked_for(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(bundle: ModelBundle) -> Replay:
+        raise ConfigError("install it")
+
+    twice = {**RUNTIMES, "again": RUNTIMES["eager"], "missing": missing}
+    monkeypatch.setattr("ranker.scoring.verification.RUNTIMES", twice)
+    assert main(["verify", str(bundle)]) == 0
+    printed = capsys.readouterr().out
+    assert "not replayed: again: not asked for (--runtime again)" in printed
+    assert main(["verify", str(bundle), "--runtime", "again", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["golden_difference"]) == {"again"}
+    assert main(["verify", str(bundle), "--runtime", "all"]) == 0
+    printed = capsys.readouterr().out
+    assert "not replayed: missing: install it" in printed
+    assert "not replayed: again" not in printed
+    assert main(["verify", str(bundle), "--runtime", "abacus"]) == 2
+    assert "'eager', 'again', 'missing', 'all'" in capsys.readouterr().err
+
+
 def test_the_schemas_digest_is_checked(bundle: Path) -> None:
     schema = (bundle / "schema.yaml").read_text()
     (bundle / "schema.yaml").write_text(schema.replace("max_positions: 6", "max_positions: 7"))

@@ -39,13 +39,15 @@ class CalibrationConfig(Config):
         kind: ``platt`` (two numbers) or ``isotonic`` (a free rising function) for binary tasks.
         regression: ``ratio`` brings the mean prediction to the mean label.
         min_labels: the last window alone is used where it holds so many positives and so many
-            negatives (rows, for a regression); else windows before it are taken in, newest first.
+            negatives; else windows before it are taken in, newest first.
+        min_rows: the same for the labels of a regression, whose spread may be twice their mean.
         max_windows: at most so many; a task that is still short stays as it is.
     """
 
     kind: Literal["platt", "isotonic", "none"] = "platt"
     regression: Literal["ratio", "none"] = "ratio"
     min_labels: int = Field(default=100, ge=1)
+    min_rows: int = Field(default=1_000, ge=1)
     max_windows: int = Field(default=7, ge=1)
 
 
@@ -84,7 +86,7 @@ def _fit_task(
     for window in reversed(_newest(counts_by_window, config)):
         windows.insert(0, window)
         counts = merged([counts_by_window[one][task.name] for one in windows])
-        if _labels_of_the_rarer_kind(counts, task) >= config.min_labels:
+        if _labels_of_the_rarer_kind(counts, task) >= _needed(task, config):
             break
     else:
         return Identity(reason=_too_few(counts, task, len(windows), config))
@@ -102,6 +104,10 @@ def _fit_task(
             return fit_ratio(counts, task, evidence)
 
 
+def _needed(task: TaskSpec, config: CalibrationConfig) -> int:
+    return config.min_labels if task.kind == "binary" else config.min_rows
+
+
 def _labels_of_the_rarer_kind(counts: Counts, task: TaskSpec) -> int:
     rows = int(counts.rows.sum())
     if task.kind == "regression":
@@ -117,7 +123,7 @@ def _too_few(counts: Counts, task: TaskSpec, num_windows: int, config: Calibrati
     held = f"{positives} positives and {rows - positives} negatives"
     if task.kind == "regression":
         held = f"{rows} labels"
-    return f"the last {num_windows} windows hold {held}, fewer than {config.min_labels}"
+    return f"the last {num_windows} windows hold {held}, fewer than {_needed(task, config)}"
 
 
 def fit_platt(counts: Counts, evidence: Evidence) -> Calibrator:

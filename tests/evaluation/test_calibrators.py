@@ -222,15 +222,20 @@ def test_a_ratio_brings_a_regression_to_its_mean() -> None:
     raw = {"watch_time_s": np.array([1.0, 4.0, 9.0]), "rating": np.array([3.0, 3.5, 4.0])}
     tasks = [WATCH, RATING]
     counts = {"2024-03-04": count_window(labels, raw, tasks)}
-    found = fit_calibrators(counts, tasks, CalibrationConfig(min_labels=2))
+    found = fit_calibrators(counts, tasks, CalibrationConfig(min_rows=2))
     applied = found.apply(raw)
     np.testing.assert_allclose(applied["watch_time_s"], np.array([1.0, 4.0, 9.0]) * 8 / 5)
     # above its minimum of 1: labels 1 + 4 + 1 = 6, predictions 2 + 2.5 + 3 = 7.5
     np.testing.assert_allclose(applied["rating"], 1 + 0.8 * np.array([2.0, 2.5, 3.0]))
-    none = fit_calibrators(counts, tasks, CalibrationConfig(min_labels=2, regression="none"))
+    few = fit_calibrators(counts, tasks, CalibrationConfig(min_rows=3)).tasks
+    assert few["watch_time_s"].calibrator == Identity(
+        reason="the last 1 windows hold 2 labels, fewer than 3"
+    )
+    assert few["rating"].calibrator.kind == "ratio"
+    none = fit_calibrators(counts, tasks, CalibrationConfig(min_rows=2, regression="none"))
     assert {one.kind for one in (t.calibrator for t in none.tasks.values())} == {"identity"}
     dark = {"2024-03-04": count_window({**labels, "watch_time_s": np.zeros(3)}, raw, tasks)}
-    calibrator = fit_calibrators(dark, tasks, CalibrationConfig(min_labels=2)).tasks["watch_time_s"]
+    calibrator = fit_calibrators(dark, tasks, CalibrationConfig(min_rows=2)).tasks["watch_time_s"]
     assert "not above the minimum" in calibrator.calibrator.reason  # type: ignore[union-attr]
 
 
