@@ -128,6 +128,27 @@ def test_no_calibrator_reverses_an_order_or_leaves_the_probabilities(
         assert ((applied >= 0) & (applied <= 1)).all()
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.sampled_from([0.0, 1.0, np.nan]), st.floats(0, 1)), min_size=1, max_size=60
+    ),
+    kind=st.sampled_from(["platt", "isotonic"]),
+)
+def test_any_labels_and_predictions_give_a_calibrator_that_keeps_the_order(
+    rows: list[tuple[float, float]], kind: str
+) -> None:
+    labels, predictions = (np.array(column) for column in zip(*rows, strict=True))
+    config = CalibrationConfig.model_validate({"kind": kind, "min_labels": 1})
+    counts = {"2024-03-04": {"click": counted(labels, predictions)}}
+    found = fit_calibrators(counts, [CLICK], config)
+    x = np.linspace(0, 1, 23)
+    applied = found.apply({"click": x})["click"]
+    assert (np.diff(applied) >= 0).all()
+    assert ((applied >= 0) & (applied <= 1)).all()
+    assert Calibrators.model_validate(found.model_dump(mode="json")) == found
+
+
 def test_down_sampled_negatives_are_corrected_to_the_whole_log() -> None:
     rng = np.random.default_rng(3)
     z = rng.normal(-2.5, 1.2, 400_000)
