@@ -265,11 +265,23 @@ def _calibration(schema: Schema, metrics: Mapping[str, Any]) -> list[c.TaskCalib
         unit = "s" if task.endswith("_s") else ""
         curves.append(
             content.TaskCalibration(
-                task=task, bins=shown, unit=unit, ratio=None if ratio is None else _estimate(ratio)
+                task=task,
+                bins=shown,
+                unit=unit,
+                ratio=None if ratio is None else _estimate(ratio),
+                calibrator=_calibrator(metrics, task),
             )
         )
     del schema
     return curves
+
+
+def _calibrator(metrics: Mapping[str, Any], task: str) -> str:
+    """What a task's predictions went through; nothing in metrics from before calibrators."""
+    if "calibrators" not in metrics:
+        return ""
+    kind = metrics["calibrators"][task]["calibrator"]["kind"]
+    return "not calibrated" if kind == "identity" else f"calibrated ({kind})"
 
 
 def _experts(metrics: Mapping[str, Any]) -> c.ExpertUtilization | None:

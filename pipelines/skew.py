@@ -125,7 +125,7 @@ def _as_candidates(log: Path, store: EncodedStore, canonical: pa.Table) -> pa.Ta
         places.append(place[chosen])
     # of exact duplicates the first
     order = np.unique(np.concatenate(places), return_index=True)[1]
-    raw = pa.concat_tables(parts).take(pa.array(order))
+    raw = pa.concat_tables(parts, promote_options="permissive").take(pa.array(order))
     with tempfile.TemporaryDirectory(prefix="ranker-verify-") as folder:
         path = Path(folder) / "candidates.parquet"
         write_table(path, raw)

@@ -12,13 +12,23 @@ from pipelines.exit_codes import EXIT_DATA
 from ranker.config import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ranker.scoring.skew import SkewCheck
-    from ranker.scoring.verification import Verification
+    from ranker.scoring.verification import BuildReplay, Verification
+
+EAGER, ALL = "eager", "all"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle's folder")
+    parser.add_argument(
+        "--runtime",
+        action="append",
+        metavar="NAME",
+        help="replay golden rows in this runtime; several times, or 'all' (eager)",
+    )
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="prepared data: compare training with serving"
     )
@@ -36,7 +46,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         raise ConfigError("--data and --log belong together: prepared data and its raw log")
     if arguments.state is not None and arguments.data is None:
         raise ConfigError("--state needs --data and --log, whose rows are served from it")
-    verification = verify(arguments.bundle)
+    runtimes = chosen_runtimes(arguments.runtime or [EAGER])
+    verification = verify(arguments.bundle, runtimes=runtimes)
     checks: dict[Path, SkewCheck] = {}
     problems = list(verification.problems)
     if arguments.data is not None and not problems:
@@ -54,6 +65,20 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     for problem in problems:
         console.error(f"{arguments.bundle}: {problem}")
     return EXIT_DATA if problems else 0
+
+
+def chosen_runtimes(names: Sequence[str]) -> Mapping[str, BuildReplay]:
+    """The runtimes by name; the others can take a minute to get ready, so they are asked for.
+
+    Raises:
+        ConfigError: an unknown one.
+    """
+    from ranker.scoring.verification import RUNTIMES
+
+    for name in names:
+        if name not in (*RUNTIMES, ALL):
+            raise ConfigError(f"--runtime {name}: expected one of {[*RUNTIMES, ALL]}")
+    return {name: build for name, build in RUNTIMES.items() if name in names or ALL in names}
 
 
 def compare_paths(arguments: argparse.Namespace) -> dict[Path, SkewCheck]:
@@ -97,7 +122,7 @@ def skew_problems(state: Path, check: SkewCheck) -> list[str]:
 def describe(bundle: Path, verification: Verification, console: Console, *, intact: bool) -> str:
     """What was checked, and the largest golden difference of each task and runtime."""
     from ranker.bundle import FORMAT
-    from ranker.scoring.verification import GOLDEN_TOLERANCE
+    from ranker.scoring.verification import GOLDEN_TOLERANCE, RUNTIMES
 
     lines = [
         f"{bundle}: {'intact' if intact else 'NOT intact'}",
@@ -116,4 +141,9 @@ def describe(bundle: Path, verification: Verification, console: Console, *, inta
         rows = [[task, *(f"{one[task]:.2g}" for one in by_column.values())] for task in tasks]
         lines.append(console.table(["largest difference", *by_column], rows))
         lines.append(f"  (relative for values above 1; allowed {GOLDEN_TOLERANCE:g})")
+    reasons = dict(verification.not_replayed)
+    for name in RUNTIMES:
+        if verification.golden_rows and name not in verification.golden_difference:
+            reasons.setdefault(name, f"not asked for (--runtime {name})")
+    lines += [f"  not replayed: {name}: {why}" for name, why in reasons.items()]
     return "\n".join(lines)

@@ -21,7 +21,12 @@ from ranker.config import Config, ConfigError, digest, dump_yaml, load_config, p
 from ranker.data.batch import Batch
 from ranker.data.encode import ENCODERS_FILE, Encoders
 from ranker.data.parquet import DataError, read_table, write_table
-from ranker.evaluation.calibration_fit import COUNTS_FILE, CountsByWindow, counts_table, read_counts
+from ranker.evaluation.calibration_counts import (
+    COUNTS_FILE,
+    CountsByWindow,
+    counts_table,
+    read_counts,
+)
 from ranker.evaluation.calibrators import (
     CALIBRATORS_FILE,
     Calibrators,

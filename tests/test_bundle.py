@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,13 @@ from ranker.bundle import (
     read_manifest,
     save_bundle,
 )
-from ranker.data.batch import Batch
+from ranker.config import ConfigError
 from ranker.data.loader import read_in_order
 from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore
-from ranker.evaluation.calibration_fit import COUNTS_FILE
+from ranker.evaluation.calibration_counts import COUNTS_FILE
 from ranker.evaluation.calibrators import CALIBRATORS_FILE
-from ranker.scoring.verification import EAGER, replay_eager, verify
+from ranker.scoring.verification import RUNTIMES, Replay, verify
 from ranker.training.fit import train
 from ranker.training.settings import TrainConfig
 
@@ -187,15 +187,40 @@ def test_golden_rows_notice_other_calibrators(bundle: Path) -> None:
     assert main(["verify", str(bundle)]) in {2, 3}
 
 
-def test_another_runtime_is_held_to_the_same_predictions(bundle: Path) -> None:
-    def halved(bundle: ModelBundle, batch: Batch) -> Mapping[str, torch.Tensor]:
-        return {task: values / 2 for task, values in replay_eager(bundle, batch).items()}
+def test_every_runtime_is_held_to_the_same_predictions(bundle: Path) -> None:
+    def halved(bundle: ModelBundle) -> Replay:
+        return lambda batch: {t: values / 2 for t, values in bundle.model.predict(batch).items()}
 
-    verification = verify(bundle, runtimes={"halved": halved, **EAGER})
+    def missing(bundle: ModelBundle) -> Replay:
+        raise ConfigError("runtime missing: install it")
+
+    verification = verify(bundle, runtimes={"halved": halved, "missing": missing, **RUNTIMES})
     assert set(verification.golden_difference) == {"halved", "eager"}
     assert set(verification.golden_difference["eager"].values()) == {0.0}
     assert any(p.startswith("golden rows, halved: click differs") for p in verification.problems)
+    assert verification.not_replayed == {"missing": "runtime missing: install it"}
     assert set(verification.golden_calibrated.values()) == {0.0}
+
+
+def test_runtimes_are_replayed_where_asked_for(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(bundle: ModelBundle) -> Replay:
+        raise ConfigError("install it")
+
+    twice = {**RUNTIMES, "again": RUNTIMES["eager"], "missing": missing}
+    monkeypatch.setattr("ranker.scoring.verification.RUNTIMES", twice)
+    assert main(["verify", str(bundle)]) == 0
+    printed = capsys.readouterr().out
+    assert "not replayed: again: not asked for (--runtime again)" in printed
+    assert main(["verify", str(bundle), "--runtime", "again", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["golden_difference"]) == {"again"}
+    assert main(["verify", str(bundle), "--runtime", "all"]) == 0
+    printed = capsys.readouterr().out
+    assert "not replayed: missing: install it" in printed
+    assert "not replayed: again" not in printed
+    assert main(["verify", str(bundle), "--runtime", "abacus"]) == 2
+    assert "'eager', 'again', 'missing', 'all'" in capsys.readouterr().err
 
 
 def test_the_schemas_digest_is_checked(bundle: Path) -> None:

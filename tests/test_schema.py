@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ranker.config import ConfigError, dump_yaml, parse_config
+from ranker.config import ConfigError, digest, dump_yaml, parse_config
 from ranker.schema import Schema, load_schema
 
 FILES = sorted((Path(__file__).parents[1] / "configs" / "schema").glob("*.yaml"))
@@ -232,3 +232,21 @@ def test_a_null_history_is_written_and_read_back(tmp_path: Path) -> None:
     schema = Schema.model_validate(values_with(history=None))
     (tmp_path / "again.yaml").write_text(dump_yaml(schema), encoding="utf-8")
     assert load_schema(tmp_path / "again.yaml") == schema
+
+
+def test_a_share_of_kept_negatives_changes_the_digest_only_where_there_is_one() -> None:
+    schema = load_schema(next(path for path in FILES if path.stem == "kuairand"))
+    assert "negatives_kept" not in dump_yaml(schema)
+    values = schema.model_dump(mode="json")
+    values["tasks"][0]["negatives_kept"] = 1.0
+    same = parse_config(Schema, values, source="same")
+    assert digest(same) == digest(schema)
+    values["tasks"][0]["negatives_kept"] = 0.25
+    short = parse_config(Schema, values, source="short")
+    assert digest(short) != digest(schema)
+    assert "negatives_kept: 0.25" in dump_yaml(short)
+    for task, share in ((0, 0.0), (0, 1.5), (2, 0.5)):
+        values = schema.model_dump(mode="json")
+        values["tasks"][task]["negatives_kept"] = share
+        with pytest.raises(ConfigError, match="negatives_kept"):
+            parse_config(Schema, values, source="bad")

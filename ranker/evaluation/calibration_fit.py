@@ -1,55 +1,35 @@
-"""Fitting calibrators on counts of predictions and labels, window by window.
+"""Fitting calibrators on counts of windows that were predicted before they were trained on.
 
-A window's predictions of a task are counted in bins of their log odds, a tenth wide: that is all
-that a calibrator is fitted on. Counts are small whatever a window's size, and they travel in the
-bundle, so that training on fits the same calibrators as training at once.
-
-Shapes: ``N`` rows, ``B`` bins that are not empty, ``W`` windows.
+Shapes: ``B`` bins that are not empty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 from pydantic import Field
 from scipy.optimize import isotonic_regression
 from scipy.special import expit, log_expit
 
 from ranker.config import Config
-from ranker.data.parquet import DataError
+from ranker.evaluation.calibration_counts import Counts, CountsByWindow, merged
 from ranker.evaluation.calibrators import (
     Calibrator,
     Calibrators,
     Evidence,
     Float64Array,
-    FloatArray,
     Identity,
     Isotonic,
     Platt,
     Ratio,
     TaskCalibration,
-    log_odds,
 )
 from ranker.schema import TaskSpec
 
-COUNTS_FILE = "calibration_counts.parquet"
-BIN_WIDTH = 0.1  # of log odds: neighbours in a bin differ by a tenth in their odds, at most
 SLOPE_PULL = 1e-3  # towards 1; matters only where all predictions are nearly alike
 MAX_STEPS = 100
-IntArray = npt.NDArray[np.int64]
-COUNT_FIELDS = {
-    "window": pa.string(),
-    "task": pa.string(),
-    "bin": pa.int64(),
-    "rows": pa.int64(),
-    "label_sum": pa.float64(),
-    "prediction_sum": pa.float64(),
-}
 
 
 class CalibrationConfig(Config):
@@ -59,51 +39,16 @@ class CalibrationConfig(Config):
         kind: ``platt`` (two numbers) or ``isotonic`` (a free rising function) for binary tasks.
         regression: ``ratio`` brings the mean prediction to the mean label.
         min_labels: the last window alone is used where it holds so many positives and so many
-            negatives (rows, for a regression); else windows before it are taken in, newest first.
+            negatives; else windows before it are taken in, newest first.
+        min_rows: the same for the labels of a regression, whose spread may be twice their mean.
         max_windows: at most so many; a task that is still short stays as it is.
     """
 
     kind: Literal["platt", "isotonic", "none"] = "platt"
     regression: Literal["ratio", "none"] = "ratio"
     min_labels: int = Field(default=100, ge=1)
+    min_rows: int = Field(default=1_000, ge=1)
     max_windows: int = Field(default=7, ge=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """A task's rows in the bins of one or several windows, [B] each.
-
-    ``prediction_sum`` is of log odds in a binary task, else of predictions (in one bin).
-    """
-
-    bins: IntArray
-    rows: IntArray
-    label_sum: Float64Array
-    prediction_sum: Float64Array
-
-
-CountsByTask = Mapping[str, Counts]
-CountsByWindow = Mapping[str, CountsByTask]
-
-
-def count_window(
-    labels: Mapping[str, FloatArray],
-    predictions: Mapping[str, FloatArray],
-    tasks: Sequence[TaskSpec],
-) -> CountsByTask:
-    """Count one window: labels [N] (NaN: not observed) and raw predictions [N] by task."""
-    counts = {}
-    for task in tasks:
-        observed = ~np.isnan(labels[task.name])
-        label = labels[task.name][observed].astype(np.float64)
-        values = predictions[task.name][observed].astype(np.float64)
-        if task.kind == "binary":
-            values = log_odds(values)
-            index = np.floor(values / BIN_WIDTH).astype(np.int64)
-        else:
-            index = np.zeros(len(values), dtype=np.int64)
-        counts[task.name] = _grouped(index, np.ones(len(index), np.int64), label, values)
-    return counts
 
 
 def fit_calibrators(
@@ -126,48 +71,6 @@ def last_windows(counts_by_window: CountsByWindow, config: CalibrationConfig) ->
     return {window: counts_by_window[window] for window in _newest(counts_by_window, config)}
 
 
-def counts_table(counts_by_window: CountsByWindow) -> pa.Table:
-    """A row a window, task and bin."""
-    columns: dict[str, list[object]] = {name: [] for name in COUNT_FIELDS}
-    for window, by_task in counts_by_window.items():
-        for task, counts in by_task.items():
-            columns["window"] += [window] * len(counts.bins)
-            columns["task"] += [task] * len(counts.bins)
-            columns["bin"] += counts.bins.tolist()
-            columns["rows"] += counts.rows.tolist()
-            columns["label_sum"] += counts.label_sum.tolist()
-            columns["prediction_sum"] += counts.prediction_sum.tolist()
-    return pa.table(columns, schema=pa.schema(list(COUNT_FIELDS.items())))
-
-
-def read_counts(table: pa.Table, tasks: Sequence[TaskSpec], source: str) -> CountsByWindow:
-    """What `counts_table` made.
-
-    Raises:
-        DataError: other columns.
-    """
-    found = dict(zip(table.schema.names, table.schema.types, strict=True))
-    if found != COUNT_FIELDS:
-        raise DataError(f"{source}: expected the columns {[*COUNT_FIELDS]}, got {[*found]}")
-    frame = table.to_pandas()
-    by_window: dict[str, dict[str, Counts]] = {}
-    for window, of_window in frame.groupby("window", sort=False):
-        by_task = dict(iter(of_window.groupby("task", sort=False)))
-        by_window[str(window)] = {
-            task.name: _counts(by_task.get(task.name, frame.iloc[:0])) for task in tasks
-        }
-    return by_window
-
-
-def _counts(frame: object) -> Counts:
-    return Counts(
-        bins=np.asarray(frame["bin"], dtype=np.int64),  # type: ignore[index]
-        rows=np.asarray(frame["rows"], dtype=np.int64),  # type: ignore[index]
-        label_sum=np.asarray(frame["label_sum"], dtype=np.float64),  # type: ignore[index]
-        prediction_sum=np.asarray(frame["prediction_sum"], dtype=np.float64),  # type: ignore[index]
-    )
-
-
 def _newest(counts_by_window: CountsByWindow, config: CalibrationConfig) -> list[str]:
     return list(counts_by_window)[-config.max_windows :]
 
@@ -179,11 +82,11 @@ def _fit_task(
     if kind == "none":
         return Identity(reason="the config asks for none")
     windows: list[str] = []
-    counts = _merged([])
+    counts = merged([])
     for window in reversed(_newest(counts_by_window, config)):
         windows.insert(0, window)
-        counts = _merged([counts_by_window[one][task.name] for one in windows])
-        if _labels_of_the_rarer_kind(counts, task) >= config.min_labels:
+        counts = merged([counts_by_window[one][task.name] for one in windows])
+        if _labels_of_the_rarer_kind(counts, task) >= _needed(task, config):
             break
     else:
         return Identity(reason=_too_few(counts, task, len(windows), config))
@@ -201,6 +104,10 @@ def _fit_task(
             return fit_ratio(counts, task, evidence)
 
 
+def _needed(task: TaskSpec, config: CalibrationConfig) -> int:
+    return config.min_labels if task.kind == "binary" else config.min_rows
+
+
 def _labels_of_the_rarer_kind(counts: Counts, task: TaskSpec) -> int:
     rows = int(counts.rows.sum())
     if task.kind == "regression":
@@ -216,7 +123,7 @@ def _too_few(counts: Counts, task: TaskSpec, num_windows: int, config: Calibrati
     held = f"{positives} positives and {rows - positives} negatives"
     if task.kind == "regression":
         held = f"{rows} labels"
-    return f"the last {num_windows} windows hold {held}, fewer than {config.min_labels}"
+    return f"the last {num_windows} windows hold {held}, fewer than {_needed(task, config)}"
 
 
 def fit_platt(counts: Counts, evidence: Evidence) -> Calibrator:
@@ -286,28 +193,3 @@ def fit_ratio(counts: Counts, task: TaskSpec, evidence: Evidence) -> Calibrator:
             reason=f"mean label or mean prediction is not above the minimum ({task.minimum:g})"
         )
     return Ratio(factor=float(labels / predictions), minimum=task.minimum, evidence=evidence)
-
-
-def _merged(parts: Sequence[Counts]) -> Counts:
-    if not parts:
-        none = np.zeros(0)
-        return _grouped(np.zeros(0, np.int64), np.zeros(0, np.int64), none, none)
-    return _grouped(
-        np.concatenate([part.bins for part in parts]),
-        np.concatenate([part.rows for part in parts]),
-        np.concatenate([part.label_sum for part in parts]),
-        np.concatenate([part.prediction_sum for part in parts]),
-    )
-
-
-def _grouped(
-    index: IntArray, rows: IntArray, labels: Float64Array, predictions: Float64Array
-) -> Counts:
-    bins, code = np.unique(index, return_inverse=True)
-    size = len(bins)
-    return Counts(
-        bins=bins,
-        rows=np.bincount(code, weights=rows, minlength=size).astype(np.int64),
-        label_sum=np.bincount(code, weights=labels, minlength=size).astype(np.float64),
-        prediction_sum=np.bincount(code, weights=predictions, minlength=size).astype(np.float64),
-    )

@@ -179,12 +179,14 @@ class TaskCalibration:
     Attributes:
         unit: of the label, for example ``s``; empty for probabilities.
         ratio: mean prediction / mean label over all rows.
+        calibrator: what the predictions went through, in a few words; empty if it is not known.
     """
 
     task: str
     bins: Sequence[CalibrationBin]
     unit: str = ""
     ratio: Estimate | None = None
+    calibrator: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,13 @@ def calibration_section(tasks: Sequence[TaskCalibration]) -> Html:
     ]
     rows = [row for task in tasks for row in _bin_rows(task)]
     ratios = [
-        element("li", element("b", escape(task.task)), Html(" "), estimate_html(task.ratio))
+        element(
+            "li",
+            element("b", escape(task.task)),
+            Html(" "),
+            estimate_html(task.ratio),
+            escape(f", {task.calibrator}" if task.calibrator else ""),
+        )
         for task in tasks
         if task.ratio is not None
     ]

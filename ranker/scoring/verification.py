@@ -18,22 +18,17 @@ from ranker.bundle import (
     load_tensors,
     read_manifest,
 )
-from ranker.config import digest
+from ranker.config import ConfigError, digest
 from ranker.data.batch import Batch
 from ranker.data.parquet import DataError
 
 GOLDEN_TOLERANCE = 1e-5
-Replay = Callable[[ModelBundle, Batch], Mapping[str, Tensor]]
+Replay = Callable[[Batch], Mapping[str, Tensor]]
 """A runtime's raw predictions [B] by task of an encoded batch."""
+BuildReplay = Callable[[ModelBundle], Replay]
+"""Makes a runtime ready for a bundle; `ConfigError` says why it can't be had here."""
 
-
-def replay_eager(bundle: ModelBundle, batch: Batch) -> Mapping[str, Tensor]:
-    """The model as it is: the reference."""
-    with torch.no_grad():
-        return bundle.model.predict(batch)
-
-
-EAGER: Mapping[str, Replay] = {"eager": replay_eager}
+RUNTIMES: Mapping[str, BuildReplay] = {"eager": lambda bundle: bundle.model.predict}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +36,7 @@ class Verification:
     """What `verify` found: problems in sentences, and the largest golden differences.
 
     ``golden_difference`` is by runtime and task; ``golden_calibrated`` by task, of calibrated
-    predictions (empty in a bundle whose format has none).
+    predictions (empty in a bundle whose format has none). ``not_replayed``: runtime -> why not.
     """
 
     problems: tuple[str, ...]
@@ -50,22 +45,22 @@ class Verification:
     golden_rows: int
     golden_difference: Mapping[str, Mapping[str, float]]
     golden_calibrated: Mapping[str, float]
+    not_replayed: Mapping[str, str]
 
 
-def verify(folder: Path, *, runtimes: Mapping[str, Replay] = EAGER) -> Verification:
+def verify(folder: Path, *, runtimes: Mapping[str, BuildReplay] = RUNTIMES) -> Verification:
     """Check every file's sha256 and the schema's digest, and replay the golden rows.
 
     Args:
         folder: a bundle's.
-        runtimes: each replays the golden rows; calibrated predictions are those of the first that
-            predicts as it should.
+        runtimes: each that can be had here replays the golden rows.
 
     Raises:
         DataError: not a bundle at all.
     """
     manifest = read_manifest(folder)
     problems = find_damage(folder, manifest["files"])
-    by_runtime: dict[str, Mapping[str, float]] = {}
+    replayed = _Replayed(by_runtime={}, not_replayed={})
     calibrated: Mapping[str, float] = {}
     num_rows = 0
     if not problems:
@@ -74,25 +69,45 @@ def verify(folder: Path, *, runtimes: Mapping[str, Replay] = EAGER) -> Verificat
             problems.append(f"{MANIFEST}: its schema_digest is not that of schema.yaml")
         golden = _read_golden(folder, bundle, manifest["format"])
         num_rows = golden.batch.num_rows
-        for name, replay in runtimes.items():
-            found = replay(bundle, golden.batch)
-            by_runtime[name] = _differences(found, golden.predictions)
-            different = _too_different(by_runtime[name], f"golden rows, {name}")
-            problems += different
-            if golden.calibrated and not calibrated and not different:
-                raw = {task: values.double().numpy() for task, values in found.items()}
-                applied = bundle.calibrators.apply(raw)
-                tensors = {task: torch.from_numpy(values) for task, values in applied.items()}
-                calibrated = _differences(tensors, golden.calibrated)
-                problems += _too_different(calibrated, "golden rows, calibrated")
+        replayed = _replay(bundle, golden, runtimes)
+        for name, differences in replayed.by_runtime.items():
+            problems += _too_different(differences, f"golden rows, {name}")
+        if golden.calibrated:
+            calibrated = _differences(_calibrated(bundle, golden.predictions), golden.calibrated)
+            problems += _too_different(calibrated, "golden rows, calibrated")
     return Verification(
         problems=tuple(problems),
         format=manifest["format"],
         files=len(manifest["files"]),
         golden_rows=num_rows,
-        golden_difference=by_runtime,
+        golden_difference=replayed.by_runtime,
         golden_calibrated=calibrated,
+        not_replayed=replayed.not_replayed,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Replayed:
+    by_runtime: Mapping[str, Mapping[str, float]]
+    not_replayed: Mapping[str, str]
+
+
+def _replay(bundle: ModelBundle, golden: _Golden, runtimes: Mapping[str, BuildReplay]) -> _Replayed:
+    by_runtime, not_replayed = {}, {}
+    for name, build in runtimes.items():
+        try:
+            replay = build(bundle)
+        except ConfigError as error:
+            not_replayed[name] = str(error)
+            continue
+        with torch.no_grad():
+            by_runtime[name] = _differences(replay(golden.batch), golden.predictions)
+    return _Replayed(by_runtime=by_runtime, not_replayed=not_replayed)
+
+
+def _calibrated(bundle: ModelBundle, predictions: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    raw = {task: values.double().numpy() for task, values in predictions.items()}
+    return {t: torch.from_numpy(values) for t, values in bundle.calibrators.apply(raw).items()}
 
 
 def _differences(

@@ -12,16 +12,9 @@ import numpy as np
 from ranker.bundle import ModelBundle
 from ranker.data.parquet import DataError, read_table
 from ranker.data.store import EncodedStore, Window
-from ranker.evaluation.calibration_fit import (
-    CalibrationConfig,
-    CountsByTask,
-    CountsByWindow,
-    count_window,
-    fit_calibrators,
-    last_windows,
-)
+from ranker.evaluation.calibration_counts import CountsByTask, CountsByWindow, count_window
+from ranker.evaluation.calibration_fit import CalibrationConfig, fit_calibrators, last_windows
 from ranker.evaluation.calibrators import Calibrators
-from ranker.evaluation.rows import read_rows
 
 PROGRESSIVE = "progressive"
 logger = logging.getLogger(__name__)
@@ -64,7 +57,7 @@ def _count(store: EncodedStore, window: Window, path: Path) -> CountsByTask | No
     """One window's counts; None, with a warning, if somebody removed its predictions.
 
     Raises:
-        DataError: the predictions are damaged or of other rows.
+        DataError: the predictions are damaged, of other rows, or not finite.
     """
     if not path.is_file():
         logger.warning("%s is missing: calibrating without this window", path)
@@ -74,4 +67,15 @@ def _count(store: EncodedStore, window: Window, path: Path) -> CountsByTask | No
     if not np.array_equal(table.column("row").to_numpy(), np.arange(window.start, window.stop)):
         raise DataError(f"{path}: was predicted on other data than {store.folder}; train anew")
     predictions = {task.name: table.column(task.name).to_numpy() for task in tasks}
-    return count_window(read_rows(store, [window]).labels, predictions, tasks)
+    for name, values in predictions.items():
+        if not np.isfinite(values).all():
+            raise DataError(
+                f"{path}: predictions of {name!r} are not finite: training diverged; lower the "
+                "rates (optimizer.dense_rate, optimizer.embedding.rate) and train anew"
+            )
+    span = slice(window.start, window.stop)
+    labels = {
+        task.name: np.asarray(store.column(f"label.{task.name}")[span], dtype=np.float64)
+        for task in tasks
+    }
+    return count_window(labels, predictions, tasks)

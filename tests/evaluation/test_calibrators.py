@@ -13,15 +13,12 @@ from sklearn.linear_model import LogisticRegression
 
 from ranker.config import ConfigError
 from ranker.data.parquet import DataError
+from ranker.evaluation.calibration_counts import Counts, count_window, counts_table, read_counts
 from ranker.evaluation.calibration_fit import (
     CalibrationConfig,
-    Counts,
-    count_window,
-    counts_table,
     fit_calibrators,
     fit_isotonic,
     fit_platt,
-    read_counts,
 )
 from ranker.evaluation.calibrators import (
     Calibrators,
@@ -131,6 +128,27 @@ def test_no_calibrator_reverses_an_order_or_leaves_the_probabilities(
         assert ((applied >= 0) & (applied <= 1)).all()
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.sampled_from([0.0, 1.0, np.nan]), st.floats(0, 1)), min_size=1, max_size=60
+    ),
+    kind=st.sampled_from(["platt", "isotonic"]),
+)
+def test_any_labels_and_predictions_give_a_calibrator_that_keeps_the_order(
+    rows: list[tuple[float, float]], kind: str
+) -> None:
+    labels, predictions = (np.array(column) for column in zip(*rows, strict=True))
+    config = CalibrationConfig.model_validate({"kind": kind, "min_labels": 1})
+    counts = {"2024-03-04": {"click": counted(labels, predictions)}}
+    found = fit_calibrators(counts, [CLICK], config)
+    x = np.linspace(0, 1, 23)
+    applied = found.apply({"click": x})["click"]
+    assert (np.diff(applied) >= 0).all()
+    assert ((applied >= 0) & (applied <= 1)).all()
+    assert Calibrators.model_validate(found.model_dump(mode="json")) == found
+
+
 def test_down_sampled_negatives_are_corrected_to_the_whole_log() -> None:
     rng = np.random.default_rng(3)
     z = rng.normal(-2.5, 1.2, 400_000)
@@ -225,15 +243,20 @@ def test_a_ratio_brings_a_regression_to_its_mean() -> None:
     raw = {"watch_time_s": np.array([1.0, 4.0, 9.0]), "rating": np.array([3.0, 3.5, 4.0])}
     tasks = [WATCH, RATING]
     counts = {"2024-03-04": count_window(labels, raw, tasks)}
-    found = fit_calibrators(counts, tasks, CalibrationConfig(min_labels=2))
+    found = fit_calibrators(counts, tasks, CalibrationConfig(min_rows=2))
     applied = found.apply(raw)
     np.testing.assert_allclose(applied["watch_time_s"], np.array([1.0, 4.0, 9.0]) * 8 / 5)
     # above its minimum of 1: labels 1 + 4 + 1 = 6, predictions 2 + 2.5 + 3 = 7.5
     np.testing.assert_allclose(applied["rating"], 1 + 0.8 * np.array([2.0, 2.5, 3.0]))
-    none = fit_calibrators(counts, tasks, CalibrationConfig(min_labels=2, regression="none"))
+    few = fit_calibrators(counts, tasks, CalibrationConfig(min_rows=3)).tasks
+    assert few["watch_time_s"].calibrator == Identity(
+        reason="the last 1 windows hold 2 labels, fewer than 3"
+    )
+    assert few["rating"].calibrator.kind == "ratio"
+    none = fit_calibrators(counts, tasks, CalibrationConfig(min_rows=2, regression="none"))
     assert {one.kind for one in (t.calibrator for t in none.tasks.values())} == {"identity"}
     dark = {"2024-03-04": count_window({**labels, "watch_time_s": np.zeros(3)}, raw, tasks)}
-    calibrator = fit_calibrators(dark, tasks, CalibrationConfig(min_labels=2)).tasks["watch_time_s"]
+    calibrator = fit_calibrators(dark, tasks, CalibrationConfig(min_rows=2)).tasks["watch_time_s"]
     assert "not above the minimum" in calibrator.calibrator.reason  # type: ignore[union-attr]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipelines.cli import main
-from ranker.atomic import sha256_of
+from ranker.atomic import folder_digests, sha256_of
 from ranker.config import dump_yaml
 from ranker.training.checkpoint import list_checkpoints
 from ranker.training.settings import TrainConfig
@@ -47,8 +47,8 @@ def run(words: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def digests(run_folder: Path) -> dict[str, str]:
-    names = ("weights.safetensors", "optimizer.safetensors")
-    return {name: sha256_of(run_folder / "bundle" / name) for name in names}
+    """Of the whole bundle: weights, optimizer state, calibrators and all."""
+    return folder_digests(run_folder / "bundle")
 
 
 def signal_after(

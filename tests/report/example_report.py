@@ -264,7 +264,10 @@ def _calibration(rng: np.random.Generator, name, kind, mean) -> TaskCalibration:
             )
         )
     unit = "" if kind == "binary" else "s"
-    return TaskCalibration(task=name, bins=bins, unit=unit, ratio=around(1.012, 0.021))
+    ratio = around(1.012, 0.021)
+    return TaskCalibration(
+        task=name, bins=bins, unit=unit, ratio=ratio, calibrator="calibrated (platt)"
+    )
 
 
 def _experts(rng: np.random.Generator, name: str) -> TaskExperts:

@@ -119,6 +119,11 @@ def test_removed_or_foreign_progressive_predictions_are_told(
     pq.write_table(table.set_column(0, "row", row), path)
     with pytest.raises(DataError, match="was predicted on other data"):
         train(store, three_days, tmp_path, resume=True)
+    lost = pa.array(np.where(np.arange(table.num_rows) == 9, np.nan, 0.5))
+    at = table.column_names.index("click")
+    pq.write_table(table.set_column(at, "click", lost), path)
+    with pytest.raises(DataError, match="predictions of 'click' are not finite"):
+        train(store, three_days, tmp_path, resume=True)
 
 
 def test_a_log_short_of_negatives_is_predicted_in_the_unit_of_the_whole(
