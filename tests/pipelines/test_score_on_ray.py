@@ -37,7 +37,7 @@ def on_ray(chain: Chain, output: Path, workers: int, *more: str) -> list[str]:
     )
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 3])  # 2 are killed at work below
 def test_any_number_of_workers_writes_the_same_bytes(
     workers: int, chain: Chain, whole: Path, tmp_path: Path
 ) -> None:
@@ -104,11 +104,11 @@ def test_a_rejected_input_is_no_crash(chain: Chain, tmp_path: Path) -> None:
 
     path = tmp_path / "candidates.parquet"
     frame = pd.read_parquet(chain.candidates)
-    frame.loc[5_003, "item_id"] = None
-    frame.to_parquet(path, row_group_size=1_000)
+    frame.loc[203, "item_id"] = None
+    frame.to_parquet(path, row_group_size=100)
     words = [*on_ray(chain, tmp_path / "slates", 1), "--candidates", str(path)]
     done = finish(words)
     assert (done.returncode, done.stdout) == (3, ""), done.stderr
-    assert f"{path}: row group 5, row 3, column 'item_id': null" in done.stderr
+    assert f"{path}: row group 2, row 3, column 'item_id': null" in done.stderr
     assert "Traceback" not in done.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["candidates.parquet"]
