@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from ranker.data.parquet import DataError
 from ranker.scoring.shard_worker import ScoreJob, ShardDone, ShardWorker
 
 MAX_RETRIES = 3  # of a shard whose worker was lost
+CONNECT_S = 10.0
 STORE_BYTES = 128 * 2**20  # of a cluster of our own: only plans and counts pass through it
 
 
@@ -112,6 +114,17 @@ def _lost(index: int, error: Exception) -> WorkersLostError:
     )
 
 
+def _check_reachable(address: str) -> None:
+    """Raise `ConfigError` at once where nobody listens: Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or "/" in host:
+        return  # an address of another kind: Ray knows what to do with it
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--ray-address {address}: nobody answers there ({error})") from None
+
+
 @contextlib.contextmanager
 def _cluster(ray: Any, engine: RayEngine) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -125,6 +138,7 @@ def _cluster(ray: Any, engine: RayEngine) -> Iterator[None]:
             "object_store_memory": STORE_BYTES,
         }
     else:
+        _check_reachable(engine.address)
         options["address"] = engine.address
     try:
         ray.init(**options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -112,3 +113,14 @@ def test_a_rejected_input_is_no_crash(chain: Chain, tmp_path: Path) -> None:
     assert f"{path}: row group 2, row 3, column 'item_id': null" in done.stderr
     assert "Traceback" not in done.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["candidates.parquet"]
+
+
+def test_a_cluster_that_is_not_there(chain: Chain, tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    words = command(chain, tmp_path / "slates", "--engine", "ray", "--ray-address", address)
+    done = finish(words)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert f"--ray-address {address}: nobody answers there" in done.stderr
+    assert "Traceback" not in done.stderr
