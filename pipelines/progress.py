@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class ProgressBar:
-    """Rate and time left of one piece of work; nothing is shown before the first update."""
+    """Rate and time left of one piece of work, whose clock starts with the first update."""
 
     def __init__(self, console: Console, what: str) -> None:
         self._console, self._what = console, what
         self._bar: Progress | None = None
-        self._line = ProgressLine(console, what)
+        self._line: ProgressLine | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -37,6 +38,9 @@ class ProgressBar:
         if self._console.quiet:
             return
         if not sys.stderr.isatty():
+            if self._line is None:
+                started = time.perf_counter()
+                self._line = ProgressLine(self._console, self._what, started=started)
             self._line.update(done=done, total=total)
             return
         if self._bar is None:

@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         config=config,
         keep_columns=_names(arguments.keep_columns),
     )
-    with ProgressBar(console, "read") as planned, ProgressBar(console, "score") as scored:
+    with ProgressBar(console, "plan") as planned, ProgressBar(console, "score") as scored:
         watch = Watch(planned=planned.update, scored=scored.update, say=console.say)
         result = run_job(inputs, bundle, source, engine, watch, resume=arguments.resume)
     seconds = time.perf_counter() - started

@@ -75,9 +75,11 @@ def parse(words: list[str]) -> argparse.Namespace:
 def config_type(command: str) -> type[Config]:
     from pipelines.evaluate import EvaluateConfig
     from ranker.data.prepare import PrepareSettings
+    from ranker.scoring.score_config import ScoreConfig
     from ranker.training.settings import TrainConfig
 
-    return {"prepare": PrepareSettings, "train": TrainConfig}.get(command, EvaluateConfig)
+    types = {"prepare": PrepareSettings, "train": TrainConfig, "score": ScoreConfig}
+    return types.get(command, EvaluateConfig)
 
 
 def test_documents_are_found() -> None:

@@ -59,7 +59,7 @@ class JobInputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """Who is told how far the job is: rows done and in all, and remarks."""
+    """Who is told how far this run is: rows done and to be done, and remarks."""
 
     planned: Callable[[int, int], None]
     scored: Callable[[int, int], None]
@@ -148,15 +148,16 @@ def _score_all(
     kept = list(parts.values())
     if kept:
         watch.say(f"{len(kept):,} of {len(plan.shards):,} shards are finished and intact")
-    done = sum(part.counts.candidates for part in kept)
     wanted = [index for index in range(len(plan.shards)) if index not in parts]
     if wanted:
+        done, total = 0, sum(plan.shards[index].num_rows for index in wanted)
+        watch.scored(done, total)
         for finished in engine(worker, wanted):
             parts[finished.part.index] = finished.part
             clock.add(finished.seconds)
-            done += finished.part.counts.candidates
-            watch.scored(done, plan.num_rows)
-    assert done == plan.num_rows
+            done += plan.shards[finished.part.index].num_rows
+            watch.scored(done, total)
+    assert sum(part.counts.candidates for part in parts.values()) == plan.num_rows
     return [parts[index] for index in range(len(plan.shards))], kept
 
 

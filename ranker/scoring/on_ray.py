@@ -7,21 +7,21 @@ worker is run again by Ray; a driver that dies leaves finished parts, and ``--re
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ranker.config import ConfigError
 from ranker.data.parquet import DataError
 from ranker.scoring.shard_worker import ScoreJob, ShardDone, ShardWorker
 
-if TYPE_CHECKING:
-    import ray
-
 MAX_RETRIES = 3  # of a shard whose worker was lost
+CONNECT_S = 10.0
 STORE_BYTES = 128 * 2**20  # of a cluster of our own: only plans and counts pass through it
 
 
@@ -54,20 +54,19 @@ class RayEngine:
             WorkersLostError: a shard cost its worker more than `MAX_RETRIES` times.
             ConfigError: the cluster can't be joined.
         """
-        import ray
-
-        with _cluster(self):
+        ray = importlib.import_module("ray")  # an extra: whoever checks types may lack it
+        with _cluster(ray, self):
             at_a_time = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-            yield from _score(worker.job, wanted, at_a_time=min(at_a_time, len(wanted)))
+            yield from _score(ray, worker.job, wanted, at_a_time=at_a_time)
 
 
-def _score(job: ScoreJob, wanted: Sequence[int], *, at_a_time: int) -> Iterator[ShardDone]:
-    import ray
-
+def _score(
+    ray: Any, job: ScoreJob, wanted: Sequence[int], *, at_a_time: int
+) -> Iterator[ShardDone]:
     shared = ray.put(job)
     task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(_score_shard)
     waiting = list(reversed(wanted))
-    running: dict[ray.ObjectRef[ShardDone | _Failure], int] = {}
+    running: dict[Any, int] = {}
     while waiting or running:
         while waiting and len(running) < at_a_time:
             index = waiting.pop()
@@ -115,12 +114,21 @@ def _lost(index: int, error: Exception) -> WorkersLostError:
     )
 
 
+def _check_reachable(address: str) -> None:
+    """Raise `ConfigError` at once where nobody listens: Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or "/" in host:
+        return  # an address of another kind: Ray knows what to do with it
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--ray-address {address}: nobody answers there ({error})") from None
+
+
 @contextlib.contextmanager
-def _cluster(engine: RayEngine) -> Iterator[None]:
+def _cluster(ray: Any, engine: RayEngine) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if engine.address is None:
         options |= {
@@ -130,6 +138,7 @@ def _cluster(engine: RayEngine) -> Iterator[None]:
             "object_store_memory": STORE_BYTES,
         }
     else:
+        _check_reachable(engine.address)
         options["address"] = engine.address
     try:
         ray.init(**options)

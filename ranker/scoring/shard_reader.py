@@ -128,12 +128,14 @@ def _overlapping(
     root: Path, plan: ShardPlan, ranges: Sequence[Shard], columns: Sequence[str]
 ) -> Iterator[tuple[int, LocatedBatch]]:
     """The batches of all row groups that share a row with a range, with their first row."""
-    start = 0
+    start, left = 0, deque(ranges)
     for planned in plan.files:
         parquet = None
         for row_group, num_rows in enumerate(planned.rows_by_row_group):
             stop = start + num_rows
-            if any(one.start < stop and one.stop > start for one in ranges):
+            while left and left[0].stop <= start:
+                left.popleft()
+            if left and left[0].start < stop:
                 parquet = parquet or _open_unchanged(planned, root)
                 first = start
                 batches = stream_row_group(parquet, planned.path(root), row_group, columns)

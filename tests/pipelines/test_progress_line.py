@@ -6,6 +6,7 @@ import time
 import pytest
 
 from pipelines.console import Console, ProgressLine
+from pipelines.progress import ProgressBar
 
 
 class Clock:
@@ -65,3 +66,21 @@ def test_a_terminal_shows_one_changing_line(
     first, last = capsys.readouterr().err.split("\r")
     assert first.rstrip() == "score: 20/80 (20/s, 0:03 left)"
     assert last.endswith("\n") and last.rstrip() == "score: 80/80 (20/s, 0:00 left)"
+
+
+def test_a_bar_on_a_terminal_and_a_line_in_a_pipe(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ProgressBar(Console(), "score") as bar:
+        bar.update(0, 9_000)
+        clock.now_s = 112.0
+        bar.update(1_200, 9_000)
+    assert capsys.readouterr().err == "score: 1,200/9,000 (100/s, 1:18 left)\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    for number, quiet in ((1, False), (2, True)):
+        with ProgressBar(Console(quiet=quiet), "score") as bar:
+            for done in (20, 80):
+                bar.update(done, 80 * number)
+        shown = capsys.readouterr().err
+        assert (shown == "") is quiet
+        assert quiet or ("score" in shown and "80/80" in shown)

@@ -1,0 +1,357 @@
+"""A scoring job that is cut short goes on to the same bytes; what is rejected leaves nothing."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from chain_run import Chain, Ran, run_ranker
+
+from ranker.atomic import sha256_of
+from ranker.scoring import shard_worker
+from ranker.scoring.partial_folder import FinishedPart, write_part
+
+SHARD_ROWS = 1_500
+
+
+def score_words(chain: Chain, output: Path, *more: str | Path, **paths: Path) -> list[str | Path]:
+    where = {"bundle": chain.bundle, "state": chain.state, "candidates": chain.candidates} | paths
+    words = [word for name, path in where.items() for word in (f"--{name}", path)]
+    shards = ["--set", f"shard_rows={SHARD_ROWS}"]
+    return ["score", *words, *shards, "--output", output, *more, "--json"]
+
+
+def score(chain: Chain, output: Path, *more: str | Path, **paths: Path) -> Ran:
+    return run_ranker(*score_words(chain, output, *more, **paths))
+
+
+def partial_of(output: Path) -> Path:
+    return output.with_name(f".{output.name}.partial")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in folder.iterdir()}
+
+
+def refused(ran: Ran, code: int, *messages: str) -> None:
+    assert "Traceback" not in ran.err, ran.err
+    assert (ran.code, ran.out) == (code, ""), ran
+    for message in messages:
+        assert message in ran.err, ran.err
+
+
+@pytest.fixture(scope="module")
+def whole(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a job that nothing disturbed."""
+    output = tmp_path_factory.mktemp("whole") / "slates.parquet"
+    ran = score(chain, output)
+    assert ran.code == 0, ran.err
+    return output
+
+
+@pytest.fixture
+def fails_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, BaseException], None]]:
+    """Make the n-th part fail once; undone before the job is resumed by `monkeypatch.undo`."""
+
+    def fail(number: int, error: BaseException) -> None:
+        def write(folder: Path, index: int, *rest: object) -> FinishedPart:
+            if index >= number:
+                raise error
+            return write_part(folder, index, *rest)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(shard_worker, "write_part", write)
+
+    yield fail
+
+
+def test_the_plan_changes_parts_but_no_slate(chain: Chain, whole: Path) -> None:
+    manifest = json.loads((whole / "_manifest.json").read_text())
+    sizes = [part["rows"] for part in manifest["parts"]]
+    assert len(sizes) == 5
+    for part in manifest["parts"]:
+        assert pq.read_metadata(whole / part["name"]).num_rows == part["rows"]
+        assert sha256_of(whole / part["name"]) == part["sha256"]
+    one = pd.read_parquet(chain.slates)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(whole), one, check_exact=False, rtol=1e-6, atol=1e-9
+    )
+    summary = manifest["summary"]
+    assert summary["candidates"] == len(pd.read_parquet(chain.candidates))
+    assert summary["shown"] == sum(sizes) == len(one)
+    assert summary["requests"] == one["request_id"].nunique()
+    assert summary["scores"]["max"] == pytest.approx(one["score"].max(), rel=1e-6)
+
+
+def test_the_summary_is_that_of_all_scores(chain: Chain, tmp_path: Path) -> None:
+    ran = score(chain, tmp_path / "all", "--set", "slate.size=1000")
+    scores = pd.read_parquet(tmp_path / "all")["score"]
+    found = ran.json["scores"]
+    assert (found["min"], found["max"]) == (scores.min(), scores.max())
+    assert found["mean"] == pytest.approx(scores.mean(), rel=1e-12)
+    exact = scores.quantile([0.25, 0.5, 0.75], interpolation="lower")
+    assert [found["q25"], found["median"], found["q75"]] == pytest.approx(exact.tolist(), rel=0.01)
+    stages = ran.json["run"]["seconds_by_stage"]
+    assert {"plan", "read", "encode", "forward", "top-k", "write"} <= stages.keys()
+
+
+@pytest.mark.parametrize("number", [0, 4])
+def test_a_full_disk_loses_no_part(
+    number: int,
+    chain: Chain,
+    whole: Path,
+    tmp_path: Path,
+    fails_at: Callable[[int, BaseException], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "slates.parquet"
+    fails_at(number, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "part"))
+    refused(score(chain, output), 5, "the disk is full", "intact; to go on: ranker score", "--res")
+    assert not output.exists()
+    monkeypatch.undo()
+    ran = score(chain, output, "--resume")
+    assert ran.json["run"]["shards_kept"] == number
+    assert digests(output) == digests(whole)
+    assert not partial_of(output).exists()
+
+
+def test_ctrl_c_names_the_command_that_goes_on(
+    chain: Chain,
+    whole: Path,
+    tmp_path: Path,
+    fails_at: Callable[[int, BaseException], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "slates.parquet"
+    fails_at(3, KeyboardInterrupt())
+    ran = score(chain, output)
+    refused(ran, 130, "interrupted; to go on: ranker score --bundle ", " --resume")
+    monkeypatch.undo()
+    assert score(chain, output, "--resume").json["run"]["shards_kept"] == 3
+    assert digests(output) == digests(whole)
+
+
+def interrupted(
+    chain: Chain,
+    output: Path,
+    fails_at: Callable[[int, BaseException], None],
+    monkeypatch: pytest.MonkeyPatch,
+    **paths: Path,
+) -> Path:
+    """A job with three finished parts."""
+    fails_at(3, KeyboardInterrupt())
+    assert score(chain, output, **paths).code == 130
+    monkeypatch.undo()
+    return partial_of(output)
+
+
+def test_damaged_and_half_written_parts_are_made_again(
+    chain: Chain,
+    whole: Path,
+    tmp_path: Path,
+    fails_at: Callable[[int, BaseException], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "slates.parquet"
+    partial = interrupted(chain, output, fails_at, monkeypatch)
+    part = partial / "part-00001.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 4
+    part.write_bytes(content)
+    (partial / ".part-00002.json").unlink()
+    (partial / ".part-00007.parquet.999999.tmp").write_bytes(b"PAR1 of a killed worker")
+    (partial / "part-00099.parquet").write_bytes(b"of nobody")
+    assert score(chain, output, "--resume").json["run"]["shards_kept"] == 1
+    assert digests(output) == digests(whole)
+
+
+def test_without_resume_old_parts_are_discarded(
+    chain: Chain,
+    whole: Path,
+    tmp_path: Path,
+    fails_at: Callable[[int, BaseException], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "slates.parquet"
+    interrupted(chain, output, fails_at, monkeypatch)
+    ran = score(chain, output)
+    assert "3 parts of an unfinished job were discarded" in ran.err
+    assert ran.json["run"]["shards_kept"] == 0
+    assert digests(output) == digests(whole)
+    again = score(chain, output, "--resume")
+    assert "no job was begun there; beginning" in again.err
+    assert digests(output) == digests(whole)
+
+
+def test_another_job_does_not_resume(
+    chain: Chain,
+    whole: Path,
+    tmp_path: Path,
+    fails_at: Callable[[int, BaseException], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output, mine = tmp_path / "slates.parquet", tmp_path / "mine.parquet"
+    mine.write_bytes(chain.candidates.read_bytes())
+    partial = interrupted(chain, output, fails_at, monkeypatch, candidates=mine)
+    before = digests(partial)
+    weights = tmp_path / "weights.yaml"
+    weights.write_text("weights: {click: 2}", encoding="utf-8")
+    for more, message in (
+        (["--set", "slate.size=3"], "slate was {'size': 10} and is {'size': 3}"),
+        (["--seed", "4"], "seed was 0 and is 4"),
+        (["--score-weights", weights], "another score weights"),
+        (["--keep-columns", "device"], "the columns were ['request_id', "),
+    ):
+        ran = score(chain, output, "--resume", *more, candidates=mine)
+        refused(ran, 3, "this is not the job that was begun there", message, "leave out --resume")
+    frame = pd.read_parquet(mine)
+    frame[:-1].to_parquet(mine)
+    ran = score(chain, output, "--resume", candidates=mine)
+    refused(ran, 3, "candidates: mine.parquet had ")
+    ran = score(chain, output, "--resume")
+    refused(ran, 3, "mine.parquet is gone", "candidates.parquet is new")
+    assert digests(partial) == before
+
+
+def test_columns_that_stay_behind(chain: Chain, whole: Path, tmp_path: Path) -> None:
+    ran = score(chain, tmp_path / "few", "--keep-columns", "popularity_rank, device")
+    assert ran.code == 0, ran.err
+    few, every = pd.read_parquet(tmp_path / "few"), pd.read_parquet(whole)
+    made = [n for n in every.columns if n.startswith("prediction.")]
+    named = ["request_id", "user_id", "time_s", "device", "item_id", "popularity_rank"]
+    assert sorted(few.columns) == sorted([*named, "rank", "score", *made])
+    pd.testing.assert_frame_equal(few, every[few.columns])
+    ran = score(chain, tmp_path / "none", "--keep-columns", "popularty_rank")
+    refused(ran, 2, "no column 'popularty_rank'; did you mean 'popularity_rank'?")
+
+
+def test_a_folder_of_files_and_small_row_groups(chain: Chain, whole: Path, tmp_path: Path) -> None:
+    """How rows are spread over files changes nothing but what the manifest says of them."""
+    table = pq.read_table(chain.candidates)
+    folder = tmp_path / "candidates"
+    folder.mkdir()
+    for number, (start, rows) in enumerate([(0, 1001), (1001, 2), (1003, 10_000)]):
+        path = folder / f"c{number}.parquet"
+        pq.write_table(table.slice(start, rows), path, row_group_size=97)
+    ran = score(chain, tmp_path / "slates", candidates=folder)
+    assert ran.code == 0, ran.err
+    parts, expected = digests(tmp_path / "slates"), digests(whole)
+    del parts["_manifest.json"], expected["_manifest.json"]
+    assert parts == expected
+
+
+# What is rejected
+
+
+def flip(data: bytes) -> bytes:
+    """A bit of the first page of a column in the middle."""
+    content = bytearray(data)
+    content[len(content) // 3] ^= 8
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data[: len(data) // 2], "is truncated (it does not end with PAR1)"),
+        (flip, "row group 0, column "),
+        (lambda data: b"", "is empty (0 bytes)"),
+        (lambda data: b"GIF8" + data[4:], "is not a Parquet file"),
+    ],
+)
+def test_a_rejected_input_leaves_the_earlier_output(
+    change: Callable[[bytes], bytes], message: str, chain: Chain, tmp_path: Path
+) -> None:
+    output, mine = tmp_path / "slates.parquet", tmp_path / "mine.parquet"
+    mine.write_bytes(chain.candidates.read_bytes())
+    assert score(chain, output, candidates=mine).code == 0
+    before = digests(output)
+    mine.write_bytes(change(mine.read_bytes()))
+    refused(score(chain, output, candidates=mine), 3, str(mine), message)
+    assert digests(output) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.parquet", "slates.parquet"]
+
+
+def test_a_bad_row_is_named_and_ends_the_job(chain: Chain, tmp_path: Path) -> None:
+    output, mine = tmp_path / "slates.parquet", tmp_path / "mine.parquet"
+    frame = pd.read_parquet(chain.candidates)
+    for column, value, message in (
+        ("item_id", None, "column 'item_id': null: got None, expected an id"),
+        ("time_s", frame["time_s"].min() - 10**6, "column 'time_s': the state (as of "),
+        ("time_s", 5, "column 'time_s': impossible time stamp: got 5"),
+    ):
+        bad = frame.copy()
+        bad.loc[5_003, column] = value
+        pq.write_table(_table(bad), mine, row_group_size=1_000)
+        refused(score(chain, output, candidates=mine), 3, f"{mine}: row group 5, row 3", message)
+        assert not output.exists() and not partial_of(output).exists()
+    frame.loc[5_004, "item_id"] = frame.loc[5_003, "item_id"]
+    frame.loc[5_004, "request_id"] = frame.loc[5_003, "request_id"]
+    pq.write_table(_table(frame), mine, row_group_size=1_000)
+    refused(score(chain, output, candidates=mine), 3, "row group 5, row 4, column 'item_id': 1 row")
+
+
+def _table(frame: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+def test_numbers_that_are_none_are_rejected(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that predicts NaN gives no slates."""
+    from ranker.scoring.predictor import PlainPredictor
+
+    predict = PlainPredictor.predict
+
+    def broken(self: PlainPredictor, *rest: object) -> dict[str, np.ndarray]:
+        return {task: p * np.nan for task, p in predict(self, *rest).items()}  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PlainPredictor, "predict", broken)
+    refused(score(chain, tmp_path / "slates"), 2, "must be a probability in [0, 1], got nan")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_our_own_output_is_replaced(chain: Chain, tmp_path: Path) -> None:
+    folder = tmp_path / "precious"
+    folder.mkdir()
+    (folder / "part-00000.parquet").write_bytes(b"hers")
+    message = "is a folder that holds no slates of an earlier job"
+    refused(score(chain, folder), 2, message)
+    for content in ("{}", "[]", "nonsense", '{"kind": "bundle"}'):
+        (folder / "_manifest.json").write_text(content)
+        refused(score(chain, folder), 2, message)
+    assert (folder / "part-00000.parquet").read_bytes() == b"hers"
+    refused(score(chain, chain.candidates.parent, candidates=tmp_path), 2, "holds no slates")
+    refused(score(chain, tmp_path / "in" / "out", candidates=tmp_path / "in"), 2, "also an input")
+
+
+def test_two_jobs_do_not_write_one_output(chain: Chain, tmp_path: Path) -> None:
+    output = tmp_path / "slates.parquet"
+    partial_of(output).mkdir()
+    with (partial_of(output) / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused(score(chain, output), 2, "another `ranker score` is writing there")
+    assert score(chain, output).code == 0
+
+
+def test_options_of_ray_need_ray(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused(score(chain, tmp_path / "s", "--workers", "2"), 2, "--workers belongs to --engine ray")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    refused(score(chain, tmp_path / "s", "--engine", "ray"), 2, "pip install 'ranker[ray]'")
+
+
+def test_slates_of_a_folder_are_an_arm_and_a_report(chain: Chain, whole: Path) -> None:
+    from pipelines.arms import is_slates
+
+    assert is_slates(whole)
+    assert not is_slates(chain.bundle)
