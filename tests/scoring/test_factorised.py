@@ -68,7 +68,7 @@ def nonzero(counts: ScoringCounts) -> tuple[int, dict[str, int], dict[str, int]]
     return counts.rows, dict(+counts.unknown_by_feature), dict(counts.missing_owners)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     bottom=st.sampled_from(BOTTOMS),
     normalization=st.sampled_from(["none", "batch", "layer"]),
