@@ -10,6 +10,7 @@ from ranker.bundle import ModelBundle
 from ranker.data.features import FeatureSource, encode_rows, standardise_columns
 from ranker.scoring.forward import Forward
 from ranker.scoring.predict import ScoringCounts, check_belongs, check_not_newer, predict_columns
+from ranker.scoring.stage_clock import stage
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -27,9 +28,11 @@ class PlainPredictor:
     def predict(self, rows: pa.Table, counts: ScoringCounts) -> dict[str, Float64Array]:
         """Task -> predictions [N]; see `Predictor.predict`."""
         check_not_newer(self._source, rows)
-        encoded = encode_rows(rows, self._source, learn=False)
-        counts.rows += rows.num_rows
-        counts.unknown_by_feature.update(encoded.unknown_by_feature)
-        counts.missing_owners.update(encoded.missing_owners)
-        columns = standardise_columns(encoded.columns, self._bundle.encoders)
-        return predict_columns(self._bundle, columns, forward=self._forward)
+        with stage("encode"):
+            encoded = encode_rows(rows, self._source, learn=False)
+            counts.rows += rows.num_rows
+            counts.unknown_by_feature.update(encoded.unknown_by_feature)
+            counts.missing_owners.update(encoded.missing_owners)
+            columns = standardise_columns(encoded.columns, self._bundle.encoders)
+        with stage("forward"):
+            return predict_columns(self._bundle, columns, forward=self._forward)

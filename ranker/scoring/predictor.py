@@ -6,15 +6,15 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, assert_never
+from typing import Protocol, assert_never
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
 
 from ranker.bundle import ModelBundle
 from ranker.data.features import FeatureSource
-from ranker.data.parallel import num_threads
 from ranker.scoring.factorised import FactorisedPredictor
 from ranker.scoring.forward import (
     RuntimeUnavailableError,
@@ -23,9 +23,8 @@ from ranker.scoring.forward import (
 )
 from ranker.scoring.plain import PlainPredictor
 from ranker.scoring.predict import ScoringCounts
+from ranker.scoring.runtime_name import EXACT_RUNTIMES, RuntimeName
 
-RuntimeName = Literal["factorised", "plain", "compiled", "onnx", "onnx_int8"]
-EXACT_RUNTIMES: tuple[RuntimeName, ...] = ("factorised", "plain", "compiled", "onnx")
 Float64Array = npt.NDArray[np.float64]
 
 
@@ -59,7 +58,7 @@ def build_predictor(
         DataError: the state does not belong to the bundle.
         RuntimeUnavailableError: the runtime needs what is not installed.
     """
-    model, schema, threads = bundle.model, bundle.schema, num_threads()
+    model, schema, threads = bundle.model, bundle.schema, torch.get_num_threads()
     match runtime:
         case "factorised":
             return FactorisedPredictor(bundle, source)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scoring_setting import ScoringSetting
 
-from ranker.scoring import forward, predictor
+from ranker.scoring import forward
 from ranker.scoring.forward import RuntimeUnavailableError, example_batch, require_onnx
 from ranker.scoring.predict import ScoringCounts
-from ranker.scoring.predictor import RuntimeName, build_predictor, choose_runtime
+from ranker.scoring.predictor import build_predictor, choose_runtime
+from ranker.scoring.runtime_name import EXACT_RUNTIMES, RuntimeName
 
 CONFIG = {
     "embedding_width": 4,
@@ -46,7 +47,7 @@ def test_int8_is_near_and_not_exact(setting: ScoringSetting) -> None:
     """Lossy, so that nobody gets it without asking."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    assert "onnx_int8" not in predictor.EXACT_RUNTIMES
+    assert "onnx_int8" not in EXACT_RUNTIMES
     bundle, rows = setting.bundle(CONFIG), setting.rows([23, 17])
     lossy = build_predictor(bundle, setting.source, runtime="onnx_int8")
     got = lossy.predict(rows, ScoringCounts())["click"]
