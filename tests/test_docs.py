@@ -81,7 +81,7 @@ def config_type(command: str) -> type[Config]:
 
 
 def test_documents_are_found() -> None:
-    assert len(DOCUMENTS) == 9
+    assert len(DOCUMENTS) == 10
     assert len(ALL_COMMANDS) > 15
 
 
