@@ -6,6 +6,7 @@ and items have tables, candidates carry their request's context. The model is wo
 weights random: what scoring costs does not depend on them, and nothing is said of quality.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ NUM_USERS, NUM_ITEMS = 200_000, 100_000
 NUM_CATEGORICAL, NUM_NUMBERS = 20, 10
 CONTEXT_CATEGORICAL, CONTEXT_NUMBERS = 3, 1
 CHUNK_REQUESTS = 1_000
+LIST_LENGTH = 300
 GOLDEN_ROWS = 7
 MODEL = {
     "embedding_width": 16,
@@ -152,13 +154,13 @@ def write_model(folder: Path, *, seed: int) -> ScoringData:
     return data
 
 
-def write_candidates(path: Path, *, num_requests: int, list_length: int, seed: int) -> Path:
-    """Write lists of ``list_length`` random items for ``num_requests`` random users."""
+def write_candidates(path: Path, *, num_requests: int, seed: int) -> Path:
+    """Write lists of `LIST_LENGTH` random items for ``num_requests`` random users."""
     rng = np.random.default_rng(seed)
     writer = None
     for first in range(0, num_requests, CHUNK_REQUESTS):
         num = min(CHUNK_REQUESTS, num_requests - first)
-        table = _candidates(rng, first_request=first, num_requests=num, list_length=list_length)
+        table = _candidates(rng, first_request=first, num_requests=num, list_length=LIST_LENGTH)
         writer = writer or pq.ParquetWriter(path, table.schema)
         writer.write_table(table)
     assert writer is not None
@@ -166,11 +168,42 @@ def write_candidates(path: Path, *, num_requests: int, list_length: int, seed: i
     return path
 
 
-def _encoders(schema: Schema) -> Encoders:
+def write_rows_for_peers(folder: Path, data: ScoringData, *, num_requests: int, seed: int) -> None:
+    """Write rows.parquet and rows.json: candidates with all their features, as peers predict them.
+
+    A peer's users would join the tables and encode the ids first; here both have been done.
+    """
+    schema, rng = scoring_schema(), np.random.default_rng(seed)
+    raw = _candidates(rng, first_request=0, num_requests=num_requests, list_length=LIST_LENGTH)
+    columns = {name: raw.column(name) for name in raw.column_names}
+    for owner, key in (("user", "user_id"), ("item", "item_id")):
+        table = pq.read_table(data.state / f"{owner}s.parquet")  # its row is its id
+        taken = table.take(raw.column(key).combine_chunks())
+        columns |= {
+            name.removeprefix("feature."): taken.column(name) for name in taken.column_names[1:]
+        }
+    sizes = _num_ids()
+    num_ids = {
+        f.name: sizes[schema.vocabulary_of(f)] for f in schema.features if f.kind == "categorical"
+    }
+    numeric = [feature.name for feature in schema.features if feature.kind == "numeric"]
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({n: columns[n] for n in [*num_ids, *numeric]}), folder / "rows.parquet")
+    tasks = [task.name for task in schema.tasks]
+    document = {"num_ids": num_ids, "numeric": numeric, "tasks": tasks}
+    (folder / "rows.json").write_text(json.dumps(document))
+
+
+def _num_ids() -> dict[str, int]:
+    """Vocabulary -> how many ids it has."""
     sizes = {"user": NUM_USERS, "item": NUM_ITEMS}
     for owner in ("user", "item", "context"):
         sizes |= feature_columns(owner)
-    scale = Scale(mean=0.0, scale=1.0)
+    return sizes
+
+
+def _encoders(schema: Schema) -> Encoders:
+    sizes, scale = _num_ids(), Scale(mean=0.0, scale=1.0)
     return Encoders(
         vocabularies={
             name: Vocabulary(np.arange(sizes[name], dtype=np.int64)) for name in schema.vocabularies

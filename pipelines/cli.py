@@ -41,6 +41,7 @@ COMMANDS = {
     "simulate": "simulate an A/B comparison: on a response model, or in a world of known truth",
     "analyze": "analyse a real experiment's table: ship, don't ship, or not enough data",
     "verify": "check a bundle's files and replay its golden rows",
+    "export": "write a bundle's model as ONNX, checked on its golden rows",
     "report": "draw the report of a run folder",
     "kuairand": "train and evaluate on the full 14 days of KuaiRand-Pure",
 }

@@ -243,15 +243,18 @@ def _outcome_rates(codes: Tensor, num_outcomes: int) -> Tensor:
 
     A user's last few outcomes say more of the moment than the counts over all time.
     """
-    bits = torch.arange(num_outcomes, device=codes.device)
-    happened = ((codes[:, :, None] - 1).clamp(min=0) >> bits) & 1  # [B, L, T]
+    powers = 1 << torch.arange(num_outcomes, dtype=codes.dtype, device=codes.device)
+    outcomes = (codes[:, :, None] - 1).clamp(min=0)
+    happened = torch.div(outcomes, powers, rounding_mode="floor") % 2  # [B, L, T]
     real = (codes != 0).to(torch.get_default_dtype())  # [B, L]
     happened = happened.to(real.dtype)
+    age = torch.arange(codes.shape[1], 0, -1, device=codes.device)  # [L], 1 = the newest
     rates = []
     for depth in OUTCOME_DEPTHS:
-        first = max(0, codes.shape[1] - depth) if depth else 0
-        seen = real[:, first:].sum(dim=1, keepdim=True)
-        total = happened[:, first:].sum(dim=1)
+        # a mask, not a slice: exported models take histories of any length, also shorter ones
+        recent = real if depth == 0 else real * (age <= depth)
+        total = (happened * recent[:, :, None]).sum(dim=1)
+        seen = recent.sum(dim=1, keepdim=True)
         share = (total + _PRIOR_RATE * _PRIOR_ITEMS) / (seen + _PRIOR_ITEMS)
         rates.append(share.logit() - _PRIOR_LOGIT)
     return torch.cat(rates, dim=1)

@@ -61,10 +61,10 @@ class EmbeddingTable(nn.Module):
 
     def forward(self, indices: Tensor, offsets: Tensor) -> Tensor:
         """Look up ``indices`` [..., n] within the vocabularies that begin at ``offsets`` [n]."""
-        rows = indices + offsets
+        rows = (indices + offsets).long()
         if self.occurrences is not None:
             rows = torch.where(self.occurrences[rows] >= self.admit_after, rows, offsets)
-        return functional.embedding(rows.long(), self.weight, sparse=True)  # [..., n, W]
+        return functional.embedding(rows, self.weight, sparse=True)  # [..., n, W]
 
     @torch.no_grad()
     def count(self, indices: Tensor, offsets: Tensor) -> None:

@@ -55,4 +55,5 @@ class PositionTower(nn.Module):
         return self._logits(torch.zeros_like(device), device)
 
     def _logits(self, position: Tensor, device: Tensor) -> Tensor:
+        position, device = position.long(), device.long()  # ONNX takes no other indices
         return self.positions[position] + self.devices[device] + self.pairs[device, position]

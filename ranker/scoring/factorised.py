@@ -28,7 +28,6 @@ from torch import Tensor
 
 from ranker.bundle import ModelBundle
 from ranker.data.features import FeatureSource
-from ranker.data.parallel import num_threads
 from ranker.models.folded import fold_model
 from ranker.schema import Owner
 from ranker.scoring.input_split import split_input
@@ -48,6 +47,7 @@ from ranker.scoring.owners import Side, columns_of_rows, distinct_items, feature
 from ranker.scoring.pieces import EncodedShard, Piece, PieceScorer, plan_pieces
 from ranker.scoring.predict import ScoringCounts, check_belongs, check_not_newer
 from ranker.scoring.sides import CountedRows, EncodedSide, counted_owners, encode_side
+from ranker.scoring.stage_clock import stage
 
 # The catalogue is worth its time only to shards that hold a good part of it
 CATALOGUE_SHARE = 8
@@ -105,8 +105,9 @@ class FactorisedPredictor:
         check_not_newer(self._source, rows)
         logits = torch.empty(rows.num_rows, len(self._bundle.model.tasks))
         if rows.num_rows:
-            with _workers() as run_all:
+            with stage("encode"):
                 shard = self._encode_shard(rows)
+            with stage("forward"), _workers() as run_all:
                 self._score(shard, logits, run_all)
             self._count(shard, counts)
         heads = self._bundle.model.heads.values()
@@ -175,7 +176,8 @@ class FactorisedPredictor:
         }
         if self._source.schema.log.device is not None:
             columns["device"] = pa.nulls(len(ids), pa.string())
-        return self._encode(pa.table(columns), "item")
+        with stage("encode"):
+            return self._encode(pa.table(columns), "item")
 
     def _score(self, shard: EncodedShard, logits: Tensor, run_all: RunAll) -> None:
         """Fill ``logits`` [N, K], so many rows at a time as their own items have room."""
@@ -249,14 +251,14 @@ def _catalogue_ids(source: FeatureSource) -> pa.Array:
 
 @contextmanager
 def _workers() -> Iterator[RunAll]:
-    """Several threads, each with a core of its own: products aren't cut any further."""
+    """As many threads as torch has, each with a core of its own: products aren't cut further."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        if num_threads() == 1:
+        if before == 1:
             yield _one_after_the_other
         else:
-            with ThreadPoolExecutor(num_threads()) as pool:
+            with ThreadPoolExecutor(before) as pool:
                 yield lambda function, items: list(pool.map(function, items))
     finally:
         torch.set_num_threads(before)

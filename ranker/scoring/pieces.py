@@ -24,7 +24,7 @@ from ranker.scoring.sides import EncodedSide, slice_features
 # A piece's request terms and a block's hidden layer stay in a core's cache, products stay efficient
 PIECE_ROWS = 4096
 PIECE_RUNS = 512
-BLOCK_ROWS = 256
+BLOCK_ROWS = 512
 FEW_RUNS = 16  # in a block; more are gathered rather than added one by one
 IntArray = npt.NDArray[np.int64]
 

@@ -16,6 +16,7 @@ from ranker.config import digest
 from ranker.data.features import ColumnArray, FeatureSource, encode_rows, standardise_columns
 from ranker.data.loader import make_batch
 from ranker.data.parquet import DataError
+from ranker.scoring.forward import Forward, eager_forward
 
 FORWARD_ROWS = 8192
 
@@ -72,16 +73,17 @@ def predict_candidates(
 
 
 def predict_columns(
-    bundle: ModelBundle, columns: dict[str, ColumnArray]
+    bundle: ModelBundle, columns: dict[str, ColumnArray], *, forward: Forward | None = None
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Task -> predictions [N] for encoded, standardised columns."""
+    """Task -> predictions [N] for encoded, standardised columns, the model's own by default."""
+    forward = forward or eager_forward(bundle.model)
     num_rows = len(columns["time_ms"])
     parts: dict[str, list[npt.NDArray[np.float64]]] = {t.name: [] for t in bundle.schema.tasks}
     with torch.no_grad():
         for start in range(0, num_rows, FORWARD_ROWS):
             piece = {name: values[start : start + FORWARD_ROWS] for name, values in columns.items()}
             batch = make_batch(piece, bundle.schema, bundle.encoders.sizes)
-            for task, values in bundle.model.predict(batch).items():
+            for task, values in forward(batch).items():
                 parts[task].append(values.double().numpy())
     empty = np.zeros(0)
     return {task: np.concatenate(values) if values else empty for task, values in parts.items()}

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from ranker.config import Config
+from ranker.scoring.runtime_name import RuntimeName
 from ranker.scoring.slate_config import SlateConfig
-
-RuntimeName = Literal["factorised", "plain"]
 
 
 class ScoreConfig(Config):

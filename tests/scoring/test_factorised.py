@@ -5,6 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scoring_setting import ScoringSetting
@@ -14,7 +15,8 @@ from ranker.scoring import factorised, pieces
 from ranker.scoring.factorised import FactorisedPredictor, TermMemory
 from ranker.scoring.plain import PlainPredictor
 from ranker.scoring.predict import ScoringCounts
-from ranker.scoring.predictor import Predictor, RuntimeName, build_predictor
+from ranker.scoring.predictor import Predictor, build_predictor
+from ranker.scoring.runtime_name import RuntimeName
 
 TOLERANCE = 1e-5
 BOTTOMS = (
@@ -68,7 +70,7 @@ def nonzero(counts: ScoringCounts) -> tuple[int, dict[str, int], dict[str, int]]
     return counts.rows, dict(+counts.unknown_by_feature), dict(counts.missing_owners)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     bottom=st.sampled_from(BOTTOMS),
     normalization=st.sampled_from(["none", "batch", "layer"]),
@@ -189,17 +191,17 @@ def test_bytes_depend_on_the_shard_alone(setting: ScoringSetting, memory: TermMe
     bundle = setting.bundle(CONFIG)
     first, second = setting.rows([31, 5, 44], seed=1), setting.rows([8, 61, 2, 30], seed=2)
     fresh, _ = predict(FactorisedPredictor(bundle, setting.source, memory=memory), second)
-    cores = pa.cpu_count()
+    cores = torch.get_num_threads()
     try:
         for number in (1, 3):
-            pa.set_cpu_count(number)
+            torch.set_num_threads(number)
             predictor = FactorisedPredictor(bundle, setting.source, memory=memory)
             predict(predictor, first)
             later, _ = predict(predictor, second)
             for task, values in fresh.items():
                 assert values.tobytes() == later[task].tobytes()
     finally:
-        pa.set_cpu_count(cores)
+        torch.set_num_threads(cores)
 
 
 @pytest.mark.parametrize("runtime", ["factorised", "plain"])

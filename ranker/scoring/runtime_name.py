@@ -1,0 +1,8 @@
+"""The runtimes of a scoring job by name; importing the names takes no time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+RuntimeName = Literal["factorised", "plain", "compiled", "onnx", "onnx_int8"]
+EXACT_RUNTIMES: tuple[RuntimeName, ...] = ("factorised", "plain", "compiled", "onnx")
