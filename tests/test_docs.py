@@ -66,7 +66,7 @@ ALL_COMMANDS = [(path.name, words) for path in DOCUMENTS for words in ranker_com
 
 def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"ranker {words[0]}", allow_abbrev=False)
-    importlib.import_module(f"pipelines.{words[0]}").add_arguments(parser)
+    importlib.import_module(f"pipelines.{words[0].replace('-', '_')}").add_arguments(parser)
     for flag in ("--json", "--quiet"):
         parser.add_argument(flag, action="store_true")
     return parser.parse_args(words[1:])
@@ -75,13 +75,19 @@ def parse(words: list[str]) -> argparse.Namespace:
 def config_type(command: str) -> type[Config]:
     from pipelines.evaluate import EvaluateConfig
     from ranker.data.prepare import PrepareSettings
+    from ranker.scoring.tuning_settings import TuneConfig
     from ranker.training.settings import TrainConfig
 
-    return {"prepare": PrepareSettings, "train": TrainConfig}.get(command, EvaluateConfig)
+    types: dict[str, type[Config]] = {
+        "prepare": PrepareSettings,
+        "train": TrainConfig,
+        "tune-weights": TuneConfig,
+    }
+    return types.get(command, EvaluateConfig)
 
 
 def test_documents_are_found() -> None:
-    assert len(DOCUMENTS) == 9
+    assert len(DOCUMENTS) == 10
     assert len(ALL_COMMANDS) > 15
 
 

@@ -149,7 +149,7 @@ def _terms(
 
 
 def _split(rows: TuningRows, config: TuneConfig) -> _Parts:
-    """Whole users, drawn by the seed: whether a user chooses or reports depends on nothing else."""
+    """Whole users choose or report, drawn by the seed among all users of the windows."""
     users, codes = np.unique(rows.users, return_inverse=True)
     place = np.random.default_rng([config.seed, 0]).permutation(users.size)[codes]  # [N]
     num_choice = round(config.choice_share * users.size)
