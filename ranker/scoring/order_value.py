@@ -122,7 +122,9 @@ class OrderJudge:
 
     def values(self, weights: FloatArray) -> FloatArray:
         """The values [C, K] of the orders that ``weights`` [C, T] give."""
-        return np.concatenate([self._ratio_of(self._user_sums(w)) for w in self._chunks(weights)])
+        return np.concatenate(
+            [self._ratio_of(self._user_sums(w)) for w in self._chunks(weights, 0)]
+        )
 
     def changes(self, weights: FloatArray) -> FloatArray:
         """The changes [C, Q] against today's order."""
@@ -136,7 +138,7 @@ class OrderJudge:
         ``draws`` [R, U]: how often each replicate draws each user.
         """
         bounds, place = [], int((1 - confidence) / 2 * (len(draws) - 1))
-        for chunk in self._chunks(weights):
+        for chunk in self._chunks(weights, len(draws)):
             replicates = self._change_replicates(self._user_sums(chunk), draws)  # [C, R, Q]
             undefined = ~np.isfinite(replicates)
             replicates[undefined] = np.inf  # sorted last
@@ -151,7 +153,7 @@ class OrderJudge:
         """Values and changes with intervals, for each of ``weights`` [C, T]."""
         names, num_tasks = self.judged.quantities, len(self.judged.tasks)
         found = []
-        for chunk in self._chunks(weights):
+        for chunk in self._chunks(weights, len(draws)):
             sums = self._user_sums(chunk)
             values, value_replicates = self._ratio_of(sums), _resampled(sums, draws)
             changes = self.judged.changes(values, self._ratio_of(self._today_sums))
@@ -167,9 +169,10 @@ class OrderJudge:
             ]
         return found
 
-    def _chunks(self, weights: FloatArray) -> Iterator[FloatArray]:
-        num_rows, num_tasks = self._terms.shape[0], len(self.judged.tasks)
-        cells = max(num_rows, 2 * num_tasks * self.lists.num_users, 1)
+    def _chunks(self, weights: FloatArray, num_replicates: int) -> Iterator[FloatArray]:
+        """As many vectors at a time as fit the memory."""
+        num_rows, num_quantities = self._terms.shape[0], len(self.judged.quantities)
+        cells = max(num_rows, 2 * num_quantities * max(self.lists.num_users, num_replicates), 1)
         size = max(1, CHUNK_CELLS // cells)
         for start in range(0, len(weights), size):
             yield weights[start : start + size]
