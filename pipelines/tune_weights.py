@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     page = tuning_page(
         tuning, inputs, store=store, windows=windows, titles=titles, config=config, source=source
     )
-    result = tuning_json(tuning, windows, config)
+    result = tuning_json(tuning, windows, config, source=source)
     write(tuning, page, result, output)
     console.say(f"took {time.perf_counter() - started:.1f} s")
     console.result(describe(tuning, windows, output, console), result)

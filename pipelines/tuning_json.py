@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from ranker.data.store import Window
 
 
-def tuning_json(tuning: Tuning, windows: Sequence[Window], config: TuneConfig) -> dict[str, object]:
-    """Everything but the rows."""
+def tuning_json(
+    tuning: Tuning, windows: Sequence[Window], config: TuneConfig, *, source: Path
+) -> dict[str, object]:
+    """Everything but the rows; ``source`` is whose predictions they are."""
     importance = zip(tuning.judged.tasks, tuning.judged.importance.tolist(), strict=True)
     return {
         "split": {"first": windows[0].label, "last": windows[-1].label},
+        "predictions": str(source),
         "config": config.model_dump(mode="json"),
         "combination": tuning.combination,
         "users_who_choose": asdict(tuning.choice),

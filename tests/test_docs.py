@@ -66,7 +66,7 @@ ALL_COMMANDS = [(path.name, words) for path in DOCUMENTS for words in ranker_com
 
 def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"ranker {words[0]}", allow_abbrev=False)
-    importlib.import_module(f"pipelines.{words[0]}").add_arguments(parser)
+    importlib.import_module(f"pipelines.{words[0].replace('-', '_')}").add_arguments(parser)
     for flag in ("--json", "--quiet"):
         parser.add_argument(flag, action="store_true")
     return parser.parse_args(words[1:])

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
 from ranker.evaluation.intervals import (
-    MAX_UNDEFINED_SHARE,
     Estimate,
     draw_user_weights,
     percentile_estimate,
@@ -55,8 +55,12 @@ class Judged:
 
     def changes(self, values: FloatArray, today: FloatArray) -> FloatArray:
         """Relative changes [..., Q] of ``values`` [..., K] against those ``today`` [..., K]."""
+        return self.with_families(ratio(values - today, np.abs(today)))
+
+    def with_families(self, changes: FloatArray) -> FloatArray:
+        """Turn negative tasks' changes [..., K] round and append the families': [..., Q]."""
         signs = np.array([1.0 if t.direction == "positive" else -1.0 for t in self.tasks])
-        changes = signs * ratio(values - today, np.abs(today))
+        changes = signs * changes
         families = [
             np.where(mine, changes * self.importance, 0.0).sum(axis=-1)
             for mine in (
@@ -114,6 +118,9 @@ class OrderJudge:
         labels_by_task = [labels[task.name][lists.rows] for task in judged.tasks]
         self._observed = np.stack([~np.isnan(values) for values in labels_by_task])  # [K, N]
         self._labels = np.where(self._observed, np.stack(labels_by_task), 0.0)  # [K, N]
+        # whatever the order, a list's discounts have the same sum
+        todays = discounts_of(self.scores(today[np.newaxis]), lists, at=at)[0]
+        self._discount_sums = np.add.reduceat(todays, lists.user_starts)  # [U]
         self._today_sums = self._user_sums(today[np.newaxis])
 
     def scores(self, weights: FloatArray) -> FloatArray:
@@ -122,28 +129,35 @@ class OrderJudge:
 
     def values(self, weights: FloatArray) -> FloatArray:
         """The values [C, K] of the orders that ``weights`` [C, T] give."""
-        return np.concatenate([self._ratio_of(self._user_sums(w)) for w in self._chunks(weights)])
+        return np.concatenate(
+            [self._ratio_of(self._user_sums(w)) for w in self._chunks(weights, 0)]
+        )
 
     def changes(self, weights: FloatArray) -> FloatArray:
         """The changes [C, Q] against today's order."""
         return self.judged.changes(self.values(weights), self._ratio_of(self._today_sums))
 
-    def lower_bounds(
-        self, weights: FloatArray, *, confidence: float, draws: FloatArray
-    ) -> FloatArray:
-        """Lower ends [C, Q] of the changes' paired intervals; NaN where there is no interval.
+    def changes_with_lower_ends(
+        self, weights: FloatArray, *, confidence: float
+    ) -> tuple[FloatArray, FloatArray]:
+        """The changes [C, Q], and the lower ends [C, Q] of their intervals.
 
-        ``draws`` [R, U]: how often each replicate draws each user.
+        Thousands of candidates get the normal interval of the linearised change, which resampling
+        users approaches and which costs no resampling: with a_u what user u adds to V(w) - V, the
+        change moves by (a_u - V(w) / V(today) b_u) / |V(today)|, b_u being today's a_u.
         """
-        bounds, place = [], int((1 - confidence) / 2 * (len(draws) - 1))
-        for chunk in self._chunks(weights):
-            replicates = self._change_replicates(self._user_sums(chunk), draws)  # [C, R, Q]
-            undefined = ~np.isfinite(replicates)
-            replicates[undefined] = np.inf  # sorted last
-            lows = np.partition(replicates, place, axis=1)[:, place]  # [C, Q]
-            lows[undefined.mean(axis=1) > MAX_UNDEFINED_SHARE] = np.nan
-            bounds.append(lows)
-        return np.concatenate(bounds)
+        z = NormalDist().inv_cdf((1 + confidence) / 2)
+        today, todays_parts = self._linearised(self._today_sums)  # [1, K], [1, K, U]
+        changes, lows = [], []
+        for chunk in self._chunks(weights, 0):
+            values, parts = self._linearised(self._user_sums(chunk))
+            quotient = ratio(values, np.abs(today)) * np.sign(today)
+            scale = np.where(today == 0, np.nan, np.abs(today))[..., np.newaxis]
+            moved = (parts - quotient[..., np.newaxis] * todays_parts) / scale  # [C, K, U]
+            moves = self.judged.with_families(np.moveaxis(moved, 1, -1))  # [C, U, Q]
+            changes.append(self.judged.changes(values, today))
+            lows.append(changes[-1] - z * np.sqrt((moves**2).sum(axis=1)))
+        return np.concatenate(changes), np.concatenate(lows)
 
     def estimates(
         self, weights: FloatArray, *, confidence: float, draws: FloatArray
@@ -151,7 +165,7 @@ class OrderJudge:
         """Values and changes with intervals, for each of ``weights`` [C, T]."""
         names, num_tasks = self.judged.quantities, len(self.judged.tasks)
         found = []
-        for chunk in self._chunks(weights):
+        for chunk in self._chunks(weights, len(draws)):
             sums = self._user_sums(chunk)
             values, value_replicates = self._ratio_of(sums), _resampled(sums, draws)
             changes = self.judged.changes(values, self._ratio_of(self._today_sums))
@@ -167,9 +181,10 @@ class OrderJudge:
             ]
         return found
 
-    def _chunks(self, weights: FloatArray) -> Iterator[FloatArray]:
-        num_rows, num_tasks = self._terms.shape[0], len(self.judged.tasks)
-        cells = max(num_rows, 2 * num_tasks * self.lists.num_users, 1)
+    def _chunks(self, weights: FloatArray, num_replicates: int) -> Iterator[FloatArray]:
+        """As many vectors at a time as fit the memory."""
+        num_rows, num_quantities = self._terms.shape[0], len(self.judged.quantities)
+        cells = max(num_rows, 2 * num_quantities * max(self.lists.num_users, num_replicates), 1)
         size = max(1, CHUNK_CELLS // cells)
         for start in range(0, len(weights), size):
             yield weights[start : start + size]
@@ -180,11 +195,10 @@ class OrderJudge:
         starts = self.lists.user_starts
         shape = (2, len(weights), len(self.judged.tasks), self.lists.num_users)
         sums = np.empty(shape)
-        everything = np.add.reduceat(discounts, starts, axis=1)  # [C, U]
         for k, (labels, observed) in enumerate(zip(self._labels, self._observed, strict=True)):
             sums[0, :, k] = np.add.reduceat(discounts * labels, starts, axis=1)
             sums[1, :, k] = (
-                everything
+                self._discount_sums
                 if observed.all()
                 else np.add.reduceat(discounts * observed, starts, axis=1)
             )
@@ -193,6 +207,13 @@ class OrderJudge:
     def _ratio_of(self, sums: FloatArray) -> FloatArray:
         numerators, denominators = sums.sum(axis=-1)
         return ratio(numerators, denominators)
+
+    def _linearised(self, sums: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values [C, K], and what each user adds to them [C, K, U]: these sum to 0."""
+        values = self._ratio_of(sums)
+        numerators, denominators = sums
+        total = denominators.sum(axis=-1, keepdims=True)  # [C, K, 1]
+        return values, ratio(numerators - values[..., np.newaxis] * denominators, total)
 
     def _change_replicates(self, sums: FloatArray, draws: FloatArray) -> FloatArray:
         """[C, R, Q]; both sides see the same draws."""
@@ -212,7 +233,8 @@ def draw_users(lists: LoggedLists, *, num_replicates: int, rng: np.random.Genera
 
 def _resampled(sums: FloatArray, draws: FloatArray) -> FloatArray:
     """Values [C, R, K] of the resampled users, from sums [2, C, K, U] and draws [R, U]."""
-    numerators, denominators = np.moveaxis(sums @ draws.T, -1, 2)  # 2 x [C, R, K]
+    flat = sums.reshape(-1, sums.shape[-1]) @ draws.T  # one product; stacked ones are far slower
+    numerators, denominators = np.moveaxis(flat.reshape(*sums.shape[:-1], -1), -1, 2)  # [C, R, K]
     return ratio(numerators, denominators)
 
 

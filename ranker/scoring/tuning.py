@@ -149,7 +149,7 @@ def _terms(
 
 
 def _split(rows: TuningRows, config: TuneConfig) -> _Parts:
-    """Whole users, drawn by the seed: whether a user chooses or reports depends on nothing else."""
+    """Whole users choose or report, drawn by the seed among all users of the windows."""
     users, codes = np.unique(rows.users, return_inverse=True)
     place = np.random.default_rng([config.seed, 0]).permutation(users.size)[codes]  # [N]
     num_choice = round(config.choice_share * users.size)
@@ -253,12 +253,8 @@ def _search(
     objectives = list(dict.fromkeys([wanted, *bounded, *map(names.index, FAMILIES)]))
     drawn = _candidates(choice, space, objectives, config)
     weights = np.concatenate([space.today[np.newaxis], drawn])
-    changes = choice.changes(weights)
-    held = changes
-    if constraints and config.constraints_hold_by == "lower_bound":
-        rng = np.random.default_rng([config.seed, 2])
-        draws = draw_users(choice.lists, num_replicates=config.num_choice_replicates, rng=rng)
-        held = choice.lower_bounds(weights, confidence=config.confidence, draws=draws)
+    changes, lows = choice.changes_with_lower_ends(weights, confidence=config.confidence)
+    held = lows if config.constraints_hold_by == "lower_bound" else changes
     bounds = np.array([constraint.bound for constraint in constraints])
     feasible = (held[:, bounded] >= bounds).all(axis=1) & np.isfinite(changes[:, wanted])
     ranked = np.where(feasible, changes[:, wanted], -np.inf)

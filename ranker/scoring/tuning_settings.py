@@ -25,7 +25,6 @@ class TuneConfig(Config):
         constraints_hold_by: on the users who choose: by the interval's lower end, or by the value.
         importance: a task's share in its family's value; tasks left out keep today's score weight.
         choice_share: share of the users who choose; the rest report.
-        num_choice_replicates: bootstrap replicates of every candidate, on the users who choose.
         num_replicates: bootstrap replicates of what is reported.
         page_rows: impressions that the page holds, at most, in whole users.
         page_lists: lists that the page can show.
@@ -41,7 +40,6 @@ class TuneConfig(Config):
     constraints_hold_by: HoldsBy = "lower_bound"
     importance: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
     choice_share: float = Field(default=0.5, gt=0, lt=1)
-    num_choice_replicates: int = Field(default=200, ge=40)
     num_replicates: int = Field(default=1000, ge=2)
     confidence: float = Field(default=0.95, gt=0, lt=1)
     page_rows: int = Field(default=20_000, ge=1)

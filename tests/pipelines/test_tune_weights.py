@@ -23,7 +23,7 @@ from ranker.scoring.tuning_settings import TuneConfig
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs" / "tune").glob("*.yaml"))
 FIRST = ["--from", "2024-03-14"]
 FEW = [
-    *("--set", "num_candidates=83", "--set", "num_choice_replicates=50"),
+    *("--set", "num_candidates=83"),
     *("--set", "num_replicates=60"),
 ]
 

@@ -122,11 +122,10 @@ def test_scaling_all_weights_changes_nothing() -> None:
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made, weights = make_random(23, seed=3)
-    draws = draw_users(made.lists, num_replicates=41, rng=np.random.default_rng(7))
-    at_once = made.values(weights), made.lower_bounds(weights, confidence=0.9, draws=draws)
+    at_once = made.values(weights), made.changes_with_lower_ends(weights, confidence=0.9)
     monkeypatch.setattr("ranker.scoring.order_value.CHUNK_CELLS", 1)
     np.testing.assert_array_equal(made.values(weights), at_once[0])
-    again = made.lower_bounds(weights, confidence=0.9, draws=draws)
+    again = made.changes_with_lower_ends(weights, confidence=0.9)
     np.testing.assert_allclose(again, at_once[1], rtol=1e-12)
 
 
@@ -147,9 +146,21 @@ def test_intervals_resample_users_on_both_sides() -> None:
     for k, name in enumerate(("click", "time_s", "like")):
         assert found[name].ci_low == pytest.approx(tails[0, k])
         assert found[name].ci_high == pytest.approx(tails[1, k])
-    lows = made.lower_bounds(weights[:1], confidence=0.9, draws=draws)[0]
-    below = [int((np.array(expected)[:, k] < lows[k] - 1e-9).sum()) for k in range(3)]
-    assert below == [2, 2, 2]  # 5 % of 43, rounded down
+
+
+def test_lower_ends_are_those_of_resampling_users() -> None:
+    made, weights = make_random(401, seed=11)
+    draws = draw_users(made.lists, num_replicates=4001, rng=np.random.default_rng(5))
+    changes, lows = made.changes_with_lower_ends(weights, confidence=0.9)
+    np.testing.assert_array_equal(changes, made.changes(weights))
+    for c, found in enumerate(made.estimates(weights, confidence=0.9, draws=draws)):
+        for q, change in enumerate(found.changes.values()):
+            assert changes[c, q] == pytest.approx(change.value)
+            half_width = change.value - change.ci_low
+            assert changes[c, q] - lows[c, q] == pytest.approx(half_width, rel=0.12)
+    # today's weights keep every constraint "at least as good as today" exactly
+    today = made.changes_with_lower_ends(np.array([[1.0, 0.5, 0.2, 0.0]]), confidence=0.9)
+    np.testing.assert_array_equal(today, np.zeros((2, 1, 5)))
 
 
 def test_todays_weights_have_no_change_and_no_spread() -> None:

@@ -51,7 +51,7 @@ def make_rows(*, num_users: int = 211, seed: int = 3, num_hated: int = 10**6) ->
 
 
 def config(**values: Any) -> TuneConfig:
-    few = {"num_candidates": 101, "num_choice_replicates": 60, "num_replicates": 80}
+    few = {"num_candidates": 101, "num_replicates": 80}
     return parse_config(TuneConfig, {**few, **values}, source="test")
 
 
