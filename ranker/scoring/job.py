@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ranker.atomic import MANIFEST, sha256_of
 from ranker.bundle import ModelBundle
 from ranker.config import ConfigError, digest
 from ranker.data.features import FeatureSource
-from ranker.data.parquet import DataError
+from ranker.data.parquet import DataError, open_file
 from ranker.data.state import state_digest
 from ranker.data.tables import check_candidate_files
 from ranker.score_weights import ScoreWeights
@@ -27,14 +29,20 @@ from ranker.scoring.partial_folder import (
     check_slates_replaceable,
 )
 from ranker.scoring.predict import check_belongs
+from ranker.scoring.predictor import choose_runtime
+from ranker.scoring.request_runs import run_codes
+from ranker.scoring.runtime_name import EXACT_RUNTIMES, RuntimeName
 from ranker.scoring.score_config import ScoreConfig
 from ranker.scoring.shard_counts import ScoreSummary, add_up
 from ranker.scoring.shard_plan import ShardPlan, describe_changes, input_files, make_plan
-from ranker.scoring.shard_reader import travelling_columns
+from ranker.scoring.shard_reader import read_shards, travelling_columns
 from ranker.scoring.shard_worker import ScoreJob, ShardDone, ShardWorker
+from ranker.scoring.slate_candidates import check_slate_config
 from ranker.scoring.stage_clock import StageClock, stage
 
 FORMAT = 1
+MEASURED_ROWS = 20_000
+COMPILING_PAYS = 20_000_000  # rows; for fewer it takes longer than it can win
 
 # Scores the wanted shards, in any order.
 Engine = Callable[[ShardWorker, Sequence[int]], Iterator[ShardDone]]
@@ -110,7 +118,7 @@ def run_job(
         watch.say(f"{partial.path}: no job was begun there; beginning")
     with clock.running(), stage("plan"):
         job = (
-            _plan_anew(inputs, source, partial, watch)
+            _plan_anew(inputs, bundle, source, partial, watch)
             if begun is None
             else _continue(inputs, source, partial, begun)
         )
@@ -162,15 +170,48 @@ def _score_all(
 
 
 def _plan_anew(
-    inputs: JobInputs, source: FeatureSource, partial: PartialFolder, watch: Watch
+    inputs: JobInputs,
+    bundle: ModelBundle,
+    source: FeatureSource,
+    partial: PartialFolder,
+    watch: Watch,
 ) -> ScoreJob:
     config = inputs.config
     if config.threads == 0:
         config = config.model_copy(update={"threads": os.cpu_count() or 1})
     root, schema = inputs.candidates, source.schema
-    travelling = travelling_columns(root, input_files(root), schema, inputs.keep_columns)
+    files = input_files(root)
+    check_slate_config(config.slate, schema, open_file(files[0].path(root)).schema_arrow.names)
+    travelling = travelling_columns(root, files, schema, inputs.keep_columns)
     plan = make_plan(root, schema, shard_rows=config.shard_rows, report=watch.planned)
+    if config.runtime == "auto":
+        runtime = _fastest_runtime(root, plan, bundle, source, watch)
+        config = config.model_copy(update={"runtime": runtime})
     return _job(inputs, partial, config, travelling, plan)
+
+
+def _fastest_runtime(
+    root: Path, plan: ShardPlan, bundle: ModelBundle, source: FeatureSource, watch: Watch
+) -> RuntimeName:
+    """Measure on the first requests which exact runtime would be done first."""
+    (shard,) = read_shards(root, plan, source.schema, travelling=(), wanted=[0])
+    rows = shard.canonical
+    codes = run_codes(rows, source.schema)
+    measured = rows.slice(0, int(np.searchsorted(codes, codes[min(len(codes), MEASURED_ROWS) - 1])))
+    runtimes = [r for r in EXACT_RUNTIMES if r != "compiled" or plan.num_rows >= COMPILING_PAYS]
+    choice = choose_runtime(
+        bundle,
+        source,
+        measured if measured.num_rows else rows,
+        num_rows=plan.num_rows,
+        runtimes=runtimes,
+    )
+    said = [
+        f"{one.runtime} {one.unavailable or f'{one.rows_per_s:,.0f} rows/s'}"
+        for one in choice.timings
+    ]
+    watch.say(f"runtime {choice.runtime}, after measuring: {'; '.join(said)}")
+    return choice.runtime
 
 
 def _continue(
@@ -188,6 +229,8 @@ def _continue(
     config = inputs.config
     if config.threads == 0:
         config = config.model_copy(update={"threads": begun["config"]["threads"]})
+    if config.runtime == "auto":
+        config = config.model_copy(update={"runtime": begun["config"]["runtime"]})
     now_files = input_files(inputs.candidates)
     changes = [f"candidates: {phrase}" for phrase in describe_changes(plan.files, now_files)]
     travelling = travelling_columns(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +11,14 @@ import torch
 from torch import Tensor
 
 from ranker.atomic import MANIFEST, folder_digests, replacing_folder, write_json
-from ranker.bundle import GOLDEN_TOLERANCE, ModelBundle
+from ranker.bundle import ModelBundle, read_manifest
 from ranker.config import digest
-from ranker.data.batch import Batch
 from ranker.data.loader import read_in_order
 from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore, Window
 from ranker.scoring.forward import Forward, onnx_forward
 from ranker.scoring.onnx_export import export_onnx, quantise_onnx
-from ranker.tensor_file import read_tensors
+from ranker.scoring.verification import GOLDEN_TOLERANCE, largest_differences, read_golden
 
 FORMAT = 1
 MODEL_FILE, INT8_FILE = "model.onnx", "model_int8.onnx"
@@ -53,11 +51,11 @@ def export_folder(
         DataError: the exported model does not predict what the bundle did; nothing is written.
         RuntimeUnavailableError: the extra ``onnx`` is not installed.
     """
-    golden, expected = _read_golden(bundle_folder)
+    golden = read_golden(bundle_folder, bundle, read_manifest(bundle_folder)["format"])
     with replacing_folder(output) as temporary:
         path = export_onnx(bundle.model, bundle.schema, temporary / MODEL_FILE)
         forward = onnx_forward(path, bundle.model, threads=threads)
-        difference = largest_difference(forward, golden, expected)
+        difference = largest_differences(forward(golden.batch), golden.predictions)
         wrong = {task: d for task, d in difference.items() if not d <= GOLDEN_TOLERANCE}
         if wrong:
             raise DataError(
@@ -68,23 +66,14 @@ def export_folder(
         if int8:
             path = quantise_onnx(path, temporary / INT8_FILE)
             lossy = onnx_forward(path, bundle.model, threads=threads)
-            int8_difference = largest_difference(lossy, golden, expected)
+            int8_difference = largest_differences(lossy(golden.batch), golden.predictions)
         export = Export(
-            golden_rows=golden.num_rows, difference=difference, int8_difference=int8_difference
+            golden_rows=golden.batch.num_rows,
+            difference=difference,
+            int8_difference=int8_difference,
         )
         _write_manifest(temporary, bundle, export)
     return export
-
-
-def largest_difference(
-    forward: Forward, batch: Batch, expected: Mapping[str, Tensor]
-) -> dict[str, float]:
-    """Task -> largest difference from ``expected``, relative where that is beyond 1."""
-    differences = {}
-    for task, values in forward(batch).items():
-        scale = expected[task].abs().clamp(min=1.0)
-        differences[task] = float(((values - expected[task]).abs() / scale).max())
-    return differences
 
 
 def predict_window(
@@ -120,13 +109,3 @@ def _write_manifest(folder: Path, bundle: ModelBundle, export: Export) -> None:
             "files": folder_digests(folder),
         },
     )
-
-
-def _read_golden(bundle_folder: Path) -> tuple[Batch, dict[str, Tensor]]:
-    """The bundle's golden rows, and what it predicted for them."""
-    by_group: dict[str, dict[str, Tensor]] = {"feature": {}, "position": {}, "prediction": {}}
-    for name, values in read_tensors(bundle_folder / "golden.safetensors")[0].items():
-        group, _, key = name.partition("/")
-        by_group[group][key] = values
-    batch = Batch(features=by_group["feature"], labels={}, position=by_group["position"])
-    return batch, by_group["prediction"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from ranker.config import Config
@@ -14,7 +16,8 @@ class ScoreConfig(Config):
 
     Attributes:
         slate: see `SlateConfig`.
-        runtime: how predictions are computed.
+        runtime: how predictions are computed; ``auto`` measures the exact ones on the first shard.
+            The plan keeps the choice, since the last bits of predictions depend on it.
         shard_rows: a shard ends at the first end of a request after so many candidates.
         threads: of the model's arithmetic, in every process; 0 takes as many as the machine that
             makes the plan has cores. The plan keeps the number: sums depend on it.
@@ -22,7 +25,7 @@ class ScoreConfig(Config):
     """
 
     slate: SlateConfig = SlateConfig()
-    runtime: RuntimeName = "factorised"
+    runtime: RuntimeName | Literal["auto"] = "factorised"
     shard_rows: int = Field(default=200_000, ge=1)
     threads: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)

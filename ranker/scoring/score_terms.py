@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from ranker.evaluation.metrics import FloatArray
 from ranker.schema import TaskSpec
@@ -31,11 +32,13 @@ def score_terms(
     today: ScoreWeights,
     tasks: Sequence[TaskSpec],
     weighable: Sequence[TaskSpec],
+    lists: npt.NDArray[np.int64],
 ) -> FloatArray:
     """What each task adds to the score for a weight of 1: [N, T].
 
     ``terms @ weights`` orders rows as `combine` does: a weighted sum is linear in its weights, and
-    so is the logarithm of a weighted product. The terms are `combine`'s own scores of one task.
+    so is the logarithm of a weighted product. The terms are `combine`'s own scores of one task;
+    ``lists`` [N] are the codes of the lists that a rank-normalised sum ranks within.
 
     Raises:
         ValueError: as `combine`.
@@ -43,6 +46,6 @@ def score_terms(
     columns = []
     for task in weighable:
         alone = today.model_copy(update={"weights": {task.name: 1.0}})
-        score = combine(predictions, score_weights=alone, tasks=tasks)
+        score = combine(predictions, score_weights=alone, tasks=tasks, requests=lists)
         columns.append(np.log(score) if today.combination == "weighted_product" else score)
     return np.stack(columns, axis=1)

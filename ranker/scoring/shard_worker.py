@@ -19,6 +19,7 @@ from ranker.scoring.scorer import ScoredShard, ShardScorer
 from ranker.scoring.shard_checks import check_shard
 from ranker.scoring.shard_plan import ShardPlan
 from ranker.scoring.shard_reader import ShardRows, read_shards
+from ranker.scoring.slate_candidates import columns_read
 from ranker.scoring.stage_clock import StageClock, stage
 
 
@@ -60,6 +61,7 @@ class ShardWorker:
         Raises:
             DataError: the state does not belong to the bundle.
         """
+        assert job.config.runtime != "auto"  # the plan has decided
         self.job, self.source = job, source
         self.scorer = ShardScorer(
             bundle=bundle,
@@ -79,8 +81,10 @@ class ShardWorker:
     def read(self, wanted: Sequence[int]) -> Iterator[ShardRows]:
         """Shards, ascending, whose lists can be ranked (`read_shards`, `check_shard`)."""
         job, schema = self.job, self.source.schema
+        looked_at = columns_read(job.config.slate, schema)
+        needed = tuple(dict.fromkeys([*job.travelling, *looked_at]))
         for shard in read_shards(
-            job.candidates, job.plan, schema, travelling=job.travelling, wanted=wanted
+            job.candidates, job.plan, schema, travelling=needed, wanted=wanted
         ):
             with stage("read"):
                 check_shard(shard, self.source)

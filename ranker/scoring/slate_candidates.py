@@ -56,6 +56,12 @@ def check_slate_config(
             )
 
 
+def columns_read(config: SlateConfig, schema: Schema) -> list[str]:
+    """The candidates' own columns, no features of the schema, that the constraints look at."""
+    names = [*config.max_per, *([] if config.freshness is None else [config.freshness.column])]
+    return [name for name in dict.fromkeys(names) if _feature(name, schema) is None]
+
+
 def slate_candidates(
     raw: pa.Table,
     canonical: pa.Table,

@@ -143,7 +143,9 @@ def _terms(
     rows: TuningRows, today: ScoreWeights, tasks: Sequence[TaskSpec], weighable: Sequence[TaskSpec]
 ) -> FloatArray:
     try:
-        return score_terms(rows.predictions, today=today, tasks=tasks, weighable=weighable)
+        return score_terms(
+            rows.predictions, today=today, tasks=tasks, weighable=weighable, lists=rows.lists
+        )
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

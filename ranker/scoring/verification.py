@@ -21,6 +21,7 @@ from ranker.bundle import (
 from ranker.config import ConfigError, digest
 from ranker.data.batch import Batch
 from ranker.data.parquet import DataError
+from ranker.scoring.forward import compiled_forward, exported_forward
 
 GOLDEN_TOLERANCE = 1e-5
 Replay = Callable[[Batch], Mapping[str, Tensor]]
@@ -28,7 +29,13 @@ Replay = Callable[[Batch], Mapping[str, Tensor]]
 BuildReplay = Callable[[ModelBundle], Replay]
 """Makes a runtime ready for a bundle; `ConfigError` says why it can't be had here."""
 
-RUNTIMES: Mapping[str, BuildReplay] = {"eager": lambda bundle: bundle.model.predict}
+RUNTIMES: Mapping[str, BuildReplay] = {
+    "eager": lambda bundle: bundle.model.predict,
+    "compiled": lambda bundle: compiled_forward(bundle.model, bundle.schema),
+    "onnx": lambda bundle: exported_forward(
+        bundle.model, bundle.schema, int8=False, threads=torch.get_num_threads()
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +74,15 @@ def verify(folder: Path, *, runtimes: Mapping[str, BuildReplay] = RUNTIMES) -> V
         bundle = load_bundle(folder)
         if manifest.get("schema_digest") != digest(bundle.schema):
             problems.append(f"{MANIFEST}: its schema_digest is not that of schema.yaml")
-        golden = _read_golden(folder, bundle, manifest["format"])
+        golden = read_golden(folder, bundle, manifest["format"])
         num_rows = golden.batch.num_rows
         replayed = _replay(bundle, golden, runtimes)
         for name, differences in replayed.by_runtime.items():
             problems += _too_different(differences, f"golden rows, {name}")
         if golden.calibrated:
-            calibrated = _differences(_calibrated(bundle, golden.predictions), golden.calibrated)
+            calibrated = largest_differences(
+                _calibrated(bundle, golden.predictions), golden.calibrated
+            )
             problems += _too_different(calibrated, "golden rows, calibrated")
     return Verification(
         problems=tuple(problems),
@@ -92,7 +101,7 @@ class _Replayed:
     not_replayed: Mapping[str, str]
 
 
-def _replay(bundle: ModelBundle, golden: _Golden, runtimes: Mapping[str, BuildReplay]) -> _Replayed:
+def _replay(bundle: ModelBundle, golden: Golden, runtimes: Mapping[str, BuildReplay]) -> _Replayed:
     by_runtime, not_replayed = {}, {}
     for name, build in runtimes.items():
         try:
@@ -101,7 +110,7 @@ def _replay(bundle: ModelBundle, golden: _Golden, runtimes: Mapping[str, BuildRe
             not_replayed[name] = str(error)
             continue
         with torch.no_grad():
-            by_runtime[name] = _differences(replay(golden.batch), golden.predictions)
+            by_runtime[name] = largest_differences(replay(golden.batch), golden.predictions)
     return _Replayed(by_runtime=by_runtime, not_replayed=not_replayed)
 
 
@@ -110,9 +119,9 @@ def _calibrated(bundle: ModelBundle, predictions: Mapping[str, Tensor]) -> Mappi
     return {t: torch.from_numpy(values) for t, values in bundle.calibrators.apply(raw).items()}
 
 
-def _differences(
+def largest_differences(
     found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
-) -> Mapping[str, float]:
+) -> dict[str, float]:
     """Task -> the largest difference, relative where values exceed 1."""
     return {
         task: float(((values - expected[task]).abs() / expected[task].abs().clamp(min=1.0)).max())
@@ -129,13 +138,20 @@ def _too_different(differences: Mapping[str, float], where: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Golden:
+class Golden:
+    """A bundle's golden rows and what it predicted for them; calibrated: none before format 3."""
+
     batch: Batch
     predictions: Mapping[str, Tensor]
-    calibrated: Mapping[str, Tensor]  # empty before format 3
+    calibrated: Mapping[str, Tensor]
 
 
-def _read_golden(folder: Path, bundle: ModelBundle, bundle_format: int) -> _Golden:
+def read_golden(folder: Path, bundle: ModelBundle, bundle_format: int) -> Golden:
+    """The golden rows of the bundle at ``folder``.
+
+    Raises:
+        DataError: features or predictions are missing.
+    """
     by_group: dict[str, dict[str, Tensor]] = {
         group: {} for group in ("feature", "position", "prediction", "calibrated")
     }
@@ -152,7 +168,7 @@ def _read_golden(folder: Path, bundle: ModelBundle, bundle_format: int) -> _Gold
         missing = names - by_group[group].keys()
         if missing:
             raise DataError(f"golden rows: no {group} of {sorted(missing)}; save the bundle again")
-    return _Golden(
+    return Golden(
         batch=Batch(features=by_group["feature"], labels={}, position=by_group["position"]),
         predictions=by_group["prediction"],
         calibrated=by_group["calibrated"],

@@ -188,7 +188,7 @@ def test_importance_sums_to_one_in_each_family() -> None:
     np.testing.assert_allclose(shares, [0.75, 0.25, 0.5, 0.5])  # equal where all are 0
 
 
-@pytest.mark.parametrize("combination", ["weighted_product", "weighted_sum"])
+@pytest.mark.parametrize("combination", ["weighted_product", "weighted_sum", "rank_normalised_sum"])
 def test_terms_order_as_the_score_does(combination: str) -> None:
     rng = np.random.default_rng(29)
     predictions = {
@@ -200,13 +200,14 @@ def test_terms_order_as_the_score_does(combination: str) -> None:
     }
     today = ScoreWeights.model_validate({"combination": combination, "weights": {"click": 1.0}})
     weighable = weighable_tasks([*predictions], TASKS)
-    terms = score_terms(predictions, today=today, tasks=TASKS, weighable=weighable)
+    lists = np.sort(rng.integers(0, 7, 61))
+    terms = score_terms(predictions, today=today, tasks=TASKS, weighable=weighable, lists=lists)
     assert terms.shape == (61, 5)
     for _ in range(9):
         weights = rng.exponential(size=5)
         named = {t.name: float(w) for t, w in zip(weighable, weights, strict=True)}
         chosen = today.model_copy(update={"weights": named})
-        score = combine(predictions, score_weights=chosen, tasks=TASKS)
+        score = combine(predictions, score_weights=chosen, tasks=TASKS, requests=lists)
         linear = terms @ weights
         expected = np.log(score) if combination == "weighted_product" else score
         np.testing.assert_allclose(linear, expected, rtol=1e-9)
