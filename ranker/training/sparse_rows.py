@@ -21,7 +21,7 @@ EPSILON = 1e-10
 ADAM_EPSILON = 1e-8
 STEP = "step"
 # below this many rows a lookup, marking rows is faster than sorting lookups
-_ROWS_PER_LOOKUP = 12
+_ROWS_PER_LOOKUP = 24
 
 
 class RowRule(Protocol):
