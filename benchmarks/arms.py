@@ -40,6 +40,7 @@ class RunPlan:
     threads: int = 2
     limit_steps: int = 0
     train_days: int = 8
+    overrides: tuple[str, ...] = ()  # of our own config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,7 @@ def run_arm(plan: RunPlan, folder: Path) -> Run:
         *("--data", str(plan.data), "--output", str(folder), "--batch", str(plan.batch)),
         *("--threads", str(plan.threads), "--seed", str(plan.seed)),
         *("--limit-steps", str(limit_steps), "--train-days", str(plan.train_days)),
+        *(word for override in plan.overrides for word in ("--override", override)),
     ]
     wall_s, peak_memory_mb = run_process(command, folder / "output.txt", threads=plan.threads)
     timing = json.loads((folder / "timing.json").read_text())

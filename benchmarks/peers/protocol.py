@@ -16,7 +16,7 @@ STARTED_S = time.perf_counter()
 import argparse  # noqa: E402
 import json  # noqa: E402
 import resource  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
+from dataclasses import dataclass, field  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -51,6 +51,7 @@ class Arguments:
     Attributes:
         limit_steps: a peer stops after so many steps; 0 = one whole pass, then predictions.
         train_days: our own scripts train on the last so many of the eight train days.
+        overrides: of our own config, KEY=VALUE; peers have none.
     """
 
     data: Path
@@ -60,6 +61,7 @@ class Arguments:
     seed: int
     limit_steps: int
     train_days: int
+    overrides: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +143,7 @@ def parse_arguments() -> Arguments:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit-steps", type=int, default=0)
     parser.add_argument("--train-days", type=int, default=TRAIN_DAYS)
+    parser.add_argument("--override", action="append", default=[], dest="overrides")
     arguments = Arguments(**vars(parser.parse_args()))
     arguments.output.mkdir(parents=True, exist_ok=True)
     return arguments

@@ -42,6 +42,7 @@ code = main(
         *("--config", str(CONFIGS / f"workload_{workload}.yaml"), "--seed", str(arguments.seed)),
         *("--set", f"batch_rows={arguments.batch}", "--set", f"threads={arguments.threads}"),
         *("--set", f"first_window={first}", "--set", f"before_window={validation_from}"),
+        *(word for override in arguments.overrides for word in ("--set", override)),
     ]
 )
 if code != 0:

@@ -9,11 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, assert_never
+from typing import Literal, assert_never, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ranker.models.relu_layers import relu_layers
 
 Activation = Literal["relu", "silu"]
 Normalization = Literal["none", "batch", "layer"]
@@ -116,6 +118,7 @@ class BatchedMLP(nn.Module):
         super().__init__()
         self.out_width = widths[-1] if widths else in_width
         bias = style.normalization != "batch"
+        self._only_relu = bool(widths) and style == LayerStyle()
         self.layers = nn.Sequential(
             *(
                 nn.Sequential(
@@ -130,6 +133,10 @@ class BatchedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, I] or [B, N, I] to [B, N, H]; without layers x comes back as it is."""
+        if self._only_relu and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            maps = [cast(nn.Sequential, layer)[0] for layer in self.layers]
+            if all(isinstance(one, BatchedLinear) for one in maps):  # not those of stacked models
+                return relu_layers(x, [one.weight for one in maps], [one.bias for one in maps])
         out: Tensor = self.layers(x)
         return out
 

@@ -306,7 +306,12 @@ def _run_key(
     start_from: ModelBundle | None,
 ) -> str:
     """What a checkpoint must share with the run that resumes it."""
-    free = {"loader_workers": 0, "checkpoint_every_s": 0.0, "log_every_steps": 1}
+    free = {
+        "loader_workers": 0,
+        "checkpoint_every_s": 0.0,
+        "log_every_steps": 1,
+        "progressive_validation": True,
+    }
     parts = [
         digest(config.model_copy(update=free)),
         digest(store.schema),

@@ -30,6 +30,8 @@ class TrainConfig(Config):
         compile_model: compile the layers above the embeddings (torch.compile) in the first step,
             which then takes long; predictions are made without. `ranker doctor` measures whether
             this, ``precision``, ``threads`` and ``micro_batch_rows`` pay on a machine.
+        progressive_validation: predict each window before it is trained on, which takes about a
+            third of the time of training on it; without, the model is the same.
         passes_per_window: how often a window is passed over before the next one's turn.
         shuffle_block_rows, shuffle_buffer_rows: see `ranker.data.loader.ShuffleSettings`.
         checkpoint_every_s: seconds between checkpoints; one more at each window's end.
@@ -47,6 +49,7 @@ class TrainConfig(Config):
     micro_batch_rows: int = Field(default=0, ge=0)
     precision: Precision = "fp32"
     compile_model: bool = False
+    progressive_validation: bool = True
     passes_per_window: int = Field(default=1, ge=1)
     shuffle_block_rows: int = Field(default=256, ge=1)
     shuffle_buffer_rows: int = Field(default=131_072, ge=1)

@@ -21,7 +21,7 @@ EPSILON = 1e-10
 ADAM_EPSILON = 1e-8
 STEP = "step"
 # below this many rows a lookup, marking rows is faster than sorting lookups
-_ROWS_PER_LOOKUP = 8
+_ROWS_PER_LOOKUP = 24
 
 
 class RowRule(Protocol):
@@ -149,10 +149,12 @@ def sum_by_row(gradient: Tensor) -> tuple[Tensor, Tensor]:
     lookups, values = gradient._indices()[0], gradient._values()  # [n], [n, W]
     num_rows = gradient.shape[0]
     if num_rows <= _ROWS_PER_LOOKUP * len(lookups):
-        marks = torch.zeros(num_rows, dtype=torch.int64, device=lookups.device)
-        marks[lookups] = 1
+        marks = torch.zeros(num_rows, dtype=torch.bool, device=lookups.device)
+        marks[lookups] = True
         rows = marks.nonzero().squeeze(1)
-        places = marks.cumsum(0).sub_(1)[lookups]
+        place_of_row = torch.empty(num_rows, dtype=torch.int64, device=lookups.device)
+        place_of_row[rows] = torch.arange(len(rows), device=lookups.device)
+        places = place_of_row[lookups]
     else:
         rows, places = torch.unique(lookups, return_inverse=True)
     sums = values.new_zeros(len(rows), values.shape[1])

@@ -200,7 +200,8 @@ class _Bookkeeping(pl.Callback):
         if self._rows_at_start < 0:
             self._rows_at_start = cursor.rows
         is_new = epoch.pass_number == 0 and epoch.first_batch == 0
-        if pl_module.ranks.rank == 0 and is_new and epoch.known_before is not None:
+        wanted = self._loop.config.progressive_validation and pl_module.ranks.rank == 0
+        if wanted and is_new and epoch.known_before is not None:
             store, window = self._loop.store, epoch.window
             with pl_module.averaged():
                 table = predict_window(pl_module.model, store, window, epoch.known_before)

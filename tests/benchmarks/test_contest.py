@@ -151,9 +151,11 @@ def test_time_to_auc_takes_the_fewest_days_that_reach_it(tmp_path, judged_rows, 
     reference = write_predictions(tmp_path / "reference", judged_rows, noise=1.5, rng=rng)
     noise_by_days = {1: 6.0, 2: 4.0, 3: 0.5, 4: 0.4}
     trained = []
+    (tmp_path / "doctor.json").write_text('{"recommended": {"precision": "bf16", "threads": 2}}')
 
     def run_arm(plan, folder):
         trained.append(plan.train_days)
+        assert plan.overrides == ("precision=bf16", "progressive_validation=false")
         return write_predictions(folder, judged_rows, noise=noise_by_days[plan.train_days], rng=rng)
 
     monkeypatch.setattr(whole_pass, "run_arm", run_arm)

@@ -120,6 +120,18 @@ def test_progressive_predictions_are_those_of_a_model_that_has_not_seen_the_wind
     assert days == [window.label for window in store.windows[1:10]]  # none for the first
 
 
+def test_without_progressive_validation_the_weights_are_the_same(
+    tmp_path: Path, store: EncodedStore, three_days: TrainConfig, train_into: TrainInto
+) -> None:
+    for name, wanted in (("with", True), ("without", False)):
+        config = three_days.model_copy(update={"progressive_validation": wanted})
+        train_into(tmp_path / name, store, config)
+    bundles = [load_bundle(tmp_path / name / "bundle") for name in ("with", "without")]
+    assert bundles[0].weights_sha256 == bundles[1].weights_sha256
+    assert len(list((tmp_path / "with" / "progressive").iterdir())) == 2  # none for the first
+    assert not (tmp_path / "without" / "progressive").exists()
+
+
 def test_the_global_random_state_does_not_matter(
     tmp_path: Path, store: EncodedStore, three_days: TrainConfig, train_into: TrainInto
 ) -> None:
