@@ -164,9 +164,13 @@ class _MemoryWatch:
 
     def _watch(self) -> None:
         while not self._stopped.wait(_SAMPLE_EVERY_S):
-            total = sum(_proportional_kb(pid) for pid in _descendants(self._pid))
             # the process's own peak so far, which no sample has to hit
-            self._peak_kb = max(self._peak_kb, total, _kb(self._pid, "status", "VmHWM:"))
+            self._peak_kb = max(self._peak_kb, _kb(self._pid, "status", "VmHWM:"))
+            family = _descendants(self._pid)
+            # walking page tables stalls a process, the longer the more memory it has: only where
+            # there is something to add up
+            if len(family) > 1:
+                self._peak_kb = max(self._peak_kb, sum(_proportional_kb(pid) for pid in family))
 
 
 def _descendants(root: int) -> list[int]:

@@ -135,8 +135,10 @@ class BatchedMLP(nn.Module):
         """Map [B, I] or [B, N, I] to [B, N, H]; without layers x comes back as it is."""
         if self._only_relu and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             maps = [cast(nn.Sequential, layer)[0] for layer in self.layers]
-            if all(isinstance(one, BatchedLinear) for one in maps):  # not those of stacked models
-                return relu_layers(x, [one.weight for one in maps], [one.bias for one in maps])
+            known = [one for one in maps if isinstance(one, BatchedLinear) and one.bias is not None]
+            if len(known) == len(maps):  # not so in stacked models, whose maps are others
+                biases = [cast(Tensor, one.bias) for one in known]
+                return relu_layers(x, [one.weight for one in known], biases)
         out: Tensor = self.layers(x)
         return out
 

@@ -26,7 +26,8 @@ def relu_layers(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) 
         weights: [N, H, I] each, from the first layer to the last; at least one.
         biases: [N, H] each.
     """
-    out: Tensor = _ReluLayers.apply(x, *weights, *biases)
+    # torch leaves `apply` untyped
+    out: Tensor = _ReluLayers.apply(x, *weights, *biases)  # type: ignore[no-untyped-call]
     return out
 
 
