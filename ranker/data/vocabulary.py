@@ -96,7 +96,7 @@ class Vocabulary:
             )
             raise DataError(
                 f"ids changed their type: {known} so far, now {got} such as "
-                f"{ids[0]!r}; ids must have one type in the log and all tables"
+                f"{str(ids[0])!r}; ids must have one type in the log and all tables"
             )
 
 

@@ -145,7 +145,8 @@ def _save(
 ) -> None:
     """Calibrate, and write the bundle."""
     store, config, start_from = run.store, run.config, run.start_from
-    calibration = fit_on_progressive(store, run.windows, run_folder, config.calibration, start_from)
+    predicted = run.windows if config.progressive_validation else []
+    calibration = fit_on_progressive(store, predicted, run_folder, config.calibration, start_from)
     save_bundle(
         run_folder / "bundle",
         ModelBundle(

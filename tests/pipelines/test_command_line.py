@@ -95,7 +95,7 @@ def test_no_words_show_the_overview() -> None:
     assert run_ranker("--version").out.startswith("ranker 0.")
 
 
-NO_CONFIG = ("audit", "demo", "doctor", "kuairand", "verify", "report")
+NO_CONFIG = ("audit", "demo", "doctor", "export", "kuairand", "verify", "report")
 WITH_CONFIG = [n for n in COMMANDS if n not in NO_CONFIG]
 
 
