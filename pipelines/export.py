@@ -13,7 +13,7 @@ from ranker.config import ConfigError
 
 if TYPE_CHECKING:
     from ranker.bundle import ModelBundle
-    from ranker.scoring.onnx_folder import Export
+    from ranker.scoring.runtimes.onnx_folder import Export
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +42,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """Export a bundle's model and check it on the golden rows."""
     if arguments.data is not None and not arguments.int8:
         raise ConfigError("--data measures what int8 costs; give --int8 too")
-    from ranker.scoring.forward import require_onnx
+    from ranker.scoring.runtimes.forward import require_onnx
 
     require_onnx()
     from ranker.bundle import load_bundle
     from ranker.data.parallel import num_threads
-    from ranker.scoring.onnx_folder import export_folder
+    from ranker.scoring.runtimes.onnx_folder import export_folder
 
     output = require_output_folder(arguments)
     bundle = load_bundle(arguments.bundle)
@@ -71,8 +71,8 @@ def auc_costs(bundle: ModelBundle, data: Path, output: Path) -> dict[str, AucCos
     from ranker.bundle import check_same_features
     from ranker.data.parallel import num_threads
     from ranker.data.store import EncodedStore
-    from ranker.scoring.forward import onnx_forward
-    from ranker.scoring.onnx_folder import INT8_FILE, MODEL_FILE, predict_window
+    from ranker.scoring.runtimes.forward import onnx_forward
+    from ranker.scoring.runtimes.onnx_folder import INT8_FILE, MODEL_FILE, predict_window
 
     store = EncodedStore(data)
     check_same_features(bundle, store.schema, store.encoders, str(data))

@@ -24,13 +24,13 @@ from ranker.atomic import (
 )
 from ranker.config import ConfigError
 from ranker.schema import Schema
-from ranker.scoring.join_config import JoinConfig
+from ranker.scoring.join.join_config import JoinConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ranker.scoring.join import JoinCounts
-    from ranker.scoring.joiner import Joiner, Period
+    from ranker.scoring.join.join import JoinCounts
+    from ranker.scoring.join.joiner import Joiner, Period
 
 EVER_MS = 2**62
 
@@ -81,8 +81,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     config = resolve(JoinConfig, arguments)
     if arguments.print_config:
         return print_config(config, console)
-    from ranker.scoring.join import check_join_config
-    from ranker.scoring.joiner import Period
+    from ranker.scoring.join.join import check_join_config
+    from ranker.scoring.join.joiner import Period
 
     output = require_output(arguments)
     _check_outputs(output, arguments)
@@ -120,9 +120,9 @@ def _prepare(
     """The first pass; and the outcomes that have no slate."""
     import pyarrow as pa
 
-    from ranker.scoring.join import JoinCounts, index_slates, sort_out
-    from ranker.scoring.joiner import make_joiner
-    from ranker.scoring.outcomes import read_outcomes
+    from ranker.scoring.join.join import JoinCounts, index_slates, sort_out
+    from ranker.scoring.join.joiner import make_joiner
+    from ranker.scoring.join.outcomes import read_outcomes
 
     counts = JoinCounts()
     outcomes = read_outcomes(arguments.outcomes, schema, outcome_time=config.outcome_time)

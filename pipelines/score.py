@@ -23,8 +23,8 @@ from ranker.scoring.score_config import ScoreConfig
 
 if TYPE_CHECKING:
     from ranker.bundle import ModelBundle
-    from ranker.scoring.job import Engine, JobResult
-    from ranker.scoring.shard_counts import ScoreSummary
+    from ranker.scoring.job.job import Engine, JobResult
+    from ranker.scoring.job.shard_counts import ScoreSummary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
     from ranker.bundle import load_bundle
     from ranker.data.state import load_state
-    from ranker.scoring.job import JobInputs, Watch, run_job
+    from ranker.scoring.job.job import JobInputs, Watch, run_job
 
     bundle, source = load_bundle(arguments.bundle), load_state(arguments.state)
     inputs = JobInputs(
@@ -106,10 +106,10 @@ def choose_engine(arguments: argparse.Namespace) -> Engine:
                     f"--{name.replace('_', '-')} belongs to --engine ray; the local engine is one "
                     "process"
                 )
-        from ranker.scoring.local_engine import score_locally
+        from ranker.scoring.job.local_engine import score_locally
 
         return score_locally
-    from ranker.scoring.on_ray import RayEngine, require_ray
+    from ranker.scoring.job.on_ray import RayEngine, require_ray
 
     require_ray()
     return RayEngine(workers=arguments.workers, address=arguments.ray_address)

@@ -24,7 +24,7 @@ from pipelines.console import Console
 from pipelines.exit_codes import EXIT_GATE
 from ranker.config import ConfigError, dump_yaml, load_config, parse_config
 from ranker.score_weights import ScoreWeights, check_score_weights, default_score_weights
-from ranker.scoring.tuning_settings import TuneConfig
+from ranker.scoring.tuning.tuning_settings import TuneConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ranker.evaluation.rows import EvaluationRows
     from ranker.report.tuning_content import TuningPage
     from ranker.schema import Schema
-    from ranker.scoring.tuning_result import Tuning, TuningRows
+    from ranker.scoring.tuning.tuning_result import Tuning, TuningRows
 
 WEIGHTS, RESULT, PAGE = "weights.yaml", "tuning.json", "tuning.html"
 
@@ -77,14 +77,14 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         return print_config(config, console)
     output = require_output_folder(arguments)
     if config.method == "optuna":
-        from ranker.scoring.weight_search import require_optuna
+        from ranker.scoring.tuning.weight_search import require_optuna
 
         require_optuna()
     from pipelines.tuning_json import describe, tuning_json
     from pipelines.tuning_page_content import tuning_page
     from ranker.data.store import EncodedStore
     from ranker.evaluation.rows import read_rows
-    from ranker.scoring.tuning import tune
+    from ranker.scoring.tuning.tuning import tune
 
     started = time.perf_counter()
     store = EncodedStore(arguments.data)
@@ -162,7 +162,7 @@ def tuning_rows(
 ) -> TuningRows:
     """Predictions, labels, users, lists and items of the windows' rows."""
     from pipelines.compare import predictions_of
-    from ranker.scoring.tuning_result import TuningRows
+    from ranker.scoring.tuning.tuning_result import TuningRows
 
     return TuningRows(
         predictions=predictions_of(ranker, store, rows, source),

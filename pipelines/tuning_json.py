@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from pipelines.console import Console
 from ranker.evaluation.intervals import Estimate
-from ranker.scoring.order_value import FAMILIES
-from ranker.scoring.tuning_result import ConstraintCheck, Tuning, WeightPoint
-from ranker.scoring.tuning_settings import TuneConfig
+from ranker.scoring.tuning.order_value import FAMILIES
+from ranker.scoring.tuning.tuning_result import ConstraintCheck, Tuning, WeightPoint
+from ranker.scoring.tuning.tuning_settings import TuneConfig
 
 if TYPE_CHECKING:
     from ranker.data.store import Window

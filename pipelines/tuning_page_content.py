@@ -23,8 +23,8 @@ from ranker.report.tuning_content import (
 )
 from ranker.schema import Schema
 from ranker.score_weights import ScoreWeights
-from ranker.scoring.tuning_result import Tuning, TuningRows, WeightPoint
-from ranker.scoring.tuning_settings import TuneConfig
+from ranker.scoring.tuning.tuning_result import Tuning, TuningRows, WeightPoint
+from ranker.scoring.tuning.tuning_settings import TuneConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -194,7 +194,9 @@ def test_every_runtime_is_held_to_the_same_predictions(bundle: Path) -> None:
     def missing(bundle: ModelBundle) -> Replay:
         raise ConfigError("runtime missing: install it")
 
-    verification = verify(bundle, runtimes={"halved": halved, "missing": missing, "eager": RUNTIMES["eager"]})
+    verification = verify(
+        bundle, runtimes={"halved": halved, "missing": missing, "eager": RUNTIMES["eager"]}
+    )
     assert set(verification.golden_difference) == {"halved", "eager"}
     assert set(verification.golden_difference["eager"].values()) == {0.0}
     assert any(p.startswith("golden rows, halved: click differs") for p in verification.problems)

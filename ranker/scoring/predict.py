@@ -16,7 +16,7 @@ from ranker.config import digest
 from ranker.data.features import ColumnArray, FeatureSource, encode_rows, standardise_columns
 from ranker.data.loader import make_batch
 from ranker.data.parquet import DataError
-from ranker.scoring.forward import Forward, eager_forward
+from ranker.scoring.runtimes.forward import Forward, eager_forward
 
 FORWARD_ROWS = 8192
 

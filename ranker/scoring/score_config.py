@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from ranker.config import Config
-from ranker.scoring.runtime_name import RuntimeName
-from ranker.scoring.slate_config import SlateConfig
+from ranker.scoring.runtimes.runtime_name import RuntimeName
+from ranker.scoring.slates.slate_config import SlateConfig
 
 
 class ScoreConfig(Config):

@@ -18,15 +18,15 @@ from ranker.data.features import FeatureSource
 from ranker.data.parquet import DataError
 from ranker.score_weights import ScoreWeights
 from ranker.scoring.combine import combine
-from ranker.scoring.exposure import PolicyDigests
+from ranker.scoring.job.request_runs import run_codes
+from ranker.scoring.job.score_sketch import ScoreSketch
+from ranker.scoring.job.shard_counts import ShardCounts
 from ranker.scoring.predict import ScoringCounts
-from ranker.scoring.predictor import Predictor
-from ranker.scoring.request_runs import run_codes
+from ranker.scoring.runtimes.predictor import Predictor
 from ranker.scoring.score_config import ScoreConfig
-from ranker.scoring.score_sketch import ScoreSketch
-from ranker.scoring.shard_counts import ShardCounts
-from ranker.scoring.slate import SlateRows
-from ranker.scoring.slate_maker import SlateMaker
+from ranker.scoring.slates.exposure import PolicyDigests
+from ranker.scoring.slates.slate import SlateRows
+from ranker.scoring.slates.slate_maker import SlateMaker
 from ranker.scoring.stage_clock import stage
 
 Float64Array = npt.NDArray[np.float64]

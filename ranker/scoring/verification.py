@@ -21,7 +21,7 @@ from ranker.bundle import (
 from ranker.config import ConfigError, digest
 from ranker.data.batch import Batch
 from ranker.data.parquet import DataError
-from ranker.scoring.forward import compiled_forward, exported_forward
+from ranker.scoring.runtimes.forward import compiled_forward, exported_forward
 
 GOLDEN_TOLERANCE = 1e-5
 Replay = Callable[[Batch], Mapping[str, Tensor]]

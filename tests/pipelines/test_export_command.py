@@ -6,7 +6,7 @@ import pytest
 from chain_run import run_ranker
 
 from ranker.atomic import sha256_of
-from ranker.scoring import forward
+from ranker.scoring.runtimes import forward
 
 
 def test_without_the_packages_the_error_says_what_to_install(

@@ -17,10 +17,10 @@ import pytest
 from chain_run import Chain, Ran, run_ranker
 
 from ranker.atomic import sha256_of
-from ranker.scoring import shard_worker
-from ranker.scoring.exposure import EXPOSURE_COLUMNS
-from ranker.scoring.factorised import FactorisedPredictor
-from ranker.scoring.partial_folder import FinishedPart, write_part
+from ranker.scoring.factorised.factorised import FactorisedPredictor
+from ranker.scoring.job import shard_worker
+from ranker.scoring.job.partial_folder import FinishedPart, write_part
+from ranker.scoring.slates.exposure import EXPOSURE_COLUMNS
 
 SHARD_ROWS = 1_500
 

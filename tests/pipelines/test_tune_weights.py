@@ -18,7 +18,7 @@ from ranker.config import load_config
 from ranker.data.store import EncodedStore
 from ranker.evaluation.rows import EvaluationRows, read_rows
 from ranker.score_weights import ScoreWeights, check_score_weights
-from ranker.scoring.tuning_settings import TuneConfig
+from ranker.scoring.tuning.tuning_settings import TuneConfig
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs" / "tune").glob("*.yaml"))
 FIRST = ["--from", "2024-03-14"]

@@ -9,8 +9,8 @@ import pytest
 
 from ranker.config import parse_config
 from ranker.data.row_hash import mixed_bits
-from ranker.scoring.candidate_lists import SlateCandidates
-from ranker.scoring.exposure import (
+from ranker.scoring.slates.candidate_lists import SlateCandidates
+from ranker.scoring.slates.exposure import (
     PolicyDigests,
     SlateCounts,
     candidate_sets,
@@ -18,8 +18,8 @@ from ranker.scoring.exposure import (
     exposure_columns,
     score_logits,
 )
-from ranker.scoring.slate import make_slates
-from ranker.scoring.slate_config import SlateConfig
+from ranker.scoring.slates.slate import make_slates
+from ranker.scoring.slates.slate_config import SlateConfig
 
 POLICY = PolicyDigests(bundle="b" * 64, score_weights="w" * 12)
 REQUEST = np.array([4, 4, 4, 9, 9, 2])

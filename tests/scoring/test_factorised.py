@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from scoring_setting import ScoringSetting
 
 from ranker.data.parquet import DataError
-from ranker.scoring import factorised, pieces
-from ranker.scoring.factorised import FactorisedPredictor, TermMemory
-from ranker.scoring.plain import PlainPredictor
+from ranker.scoring.factorised import factorised, pieces
+from ranker.scoring.factorised.factorised import FactorisedPredictor, TermMemory
 from ranker.scoring.predict import ScoringCounts
-from ranker.scoring.predictor import Predictor, build_predictor
-from ranker.scoring.runtime_name import RuntimeName
+from ranker.scoring.runtimes.plain import PlainPredictor
+from ranker.scoring.runtimes.predictor import Predictor, build_predictor
+from ranker.scoring.runtimes.runtime_name import RuntimeName
 
 TOLERANCE = 1e-5
 BOTTOMS = (

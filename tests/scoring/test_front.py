@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ranker.config import ConfigError
-from ranker.scoring.constraint import Constraint, parse_constraint
-from ranker.scoring.front import non_dominated
+from ranker.scoring.tuning.constraint import Constraint, parse_constraint
+from ranker.scoring.tuning.front import non_dominated
 
 coordinate = st.one_of(st.integers(-3, 3).map(float), st.just(float("nan")))
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from ranker.scoring.logged_lists import (
+from ranker.scoring.tuning.logged_lists import (
     LoggedLists,
     arrange_lists,
     discounts_of,

@@ -15,9 +15,9 @@ from scipy.stats import chisquare
 
 from ranker.config import parse_config
 from ranker.data.row_hash import mixed_bits
-from ranker.scoring.candidate_lists import SlateCandidates
-from ranker.scoring.slate import SlateRows, make_slates, top_k
-from ranker.scoring.slate_config import SlateConfig
+from ranker.scoring.slates.candidate_lists import SlateCandidates
+from ranker.scoring.slates.slate import SlateRows, make_slates, top_k
+from ranker.scoring.slates.slate_config import SlateConfig
 
 SCORES = (2.0, 1.1, 0.9, 0.4, 0.3)
 AUTHORS = (7, 7, 7, 4, -1)  # -1: without one
@@ -448,7 +448,7 @@ def test_sorting_only_the_beginning_changes_nothing(
     scores = np.round(rng.normal(size=len(item)), 1).tolist()  # with ties
     found = []
     for depth in (1, 2, 1000):
-        monkeypatch.setattr("ranker.scoring.slate.FIRST_DEPTH", depth)
+        monkeypatch.setattr("ranker.scoring.slates.slate.FIRST_DEPTH", depth)
         made = make(candidates, scores, size=3, max_per=max_per, exploration=exploration)
         found.append((made.row_index.tolist(), made.rank.tolist(), made.propensity.tolist()))
     assert found[0] == found[1] == found[2]

@@ -6,9 +6,9 @@ import pytest
 from ranker.schema import TaskSpec
 from ranker.score_weights import ScoreWeights
 from ranker.scoring.combine import combine
-from ranker.scoring.logged_lists import arrange_lists, rank_discounts
-from ranker.scoring.order_value import Judged, OrderJudge, draw_users, family_importance
-from ranker.scoring.score_terms import score_terms, weighable_tasks
+from ranker.scoring.tuning.logged_lists import arrange_lists, rank_discounts
+from ranker.scoring.tuning.order_value import Judged, OrderJudge, draw_users, family_importance
+from ranker.scoring.tuning.score_terms import score_terms, weighable_tasks
 
 NAN = np.nan
 
@@ -123,7 +123,7 @@ def test_scaling_all_weights_changes_nothing() -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made, weights = make_random(23, seed=3)
     at_once = made.values(weights), made.changes_with_lower_ends(weights, confidence=0.9)
-    monkeypatch.setattr("ranker.scoring.order_value.CHUNK_CELLS", 1)
+    monkeypatch.setattr("ranker.scoring.tuning.order_value.CHUNK_CELLS", 1)
     np.testing.assert_array_equal(made.values(weights), at_once[0])
     again = made.changes_with_lower_ends(weights, confidence=0.9)
     np.testing.assert_allclose(again, at_once[1], rtol=1e-12)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ranker.schema import FeatureSpec, Schema
-from ranker.scoring.owners import Shared, differs, distinct_items, runs, side_of
-from ranker.scoring.pieces import PIECE_ROWS, PIECE_RUNS, plan_pieces
+from ranker.scoring.factorised.owners import Shared, differs, distinct_items, runs, side_of
+from ranker.scoring.factorised.pieces import PIECE_ROWS, PIECE_RUNS, plan_pieces
 
 
 def table(**columns: list[object]) -> pa.Table:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scoring_setting import ScoringSetting
 
-from ranker.scoring import forward
-from ranker.scoring.forward import RuntimeUnavailableError, example_batch, require_onnx
 from ranker.scoring.predict import ScoringCounts
-from ranker.scoring.predictor import build_predictor, choose_runtime
-from ranker.scoring.runtime_name import EXACT_RUNTIMES, RuntimeName
+from ranker.scoring.runtimes import forward
+from ranker.scoring.runtimes.forward import RuntimeUnavailableError, example_batch, require_onnx
+from ranker.scoring.runtimes.predictor import build_predictor, choose_runtime
+from ranker.scoring.runtimes.runtime_name import EXACT_RUNTIMES, RuntimeName
 
 CONFIG = {
     "embedding_width": 4,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranker.scoring.score_sketch import ScoreSketch
+from ranker.scoring.job.score_sketch import ScoreSketch
 
 scores_lists = st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=60)
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ranker.config import ConfigError
 from ranker.data.parquet import DataError
 from ranker.schema import Schema
-from ranker.scoring.shard_plan import ShardPlan, describe_changes, input_files, make_plan
-from ranker.scoring.shard_reader import read_shards, travelling_columns
+from ranker.scoring.job.shard_plan import ShardPlan, describe_changes, input_files, make_plan
+from ranker.scoring.job.shard_reader import read_shards, travelling_columns
 
 START_S = 1_710_374_400
 
@@ -141,7 +141,7 @@ def test_equal_hashes_alone_are_no_repetition(
         return pd.Series(7, index=range(len(columns["request"]))).to_numpy()
 
     write_files(tmp_path / "c", lists_of([2, 3, 4]), num_files=1, group_rows=5)
-    monkeypatch.setattr("ranker.scoring.shard_plan.hash_rows", constant)
+    monkeypatch.setattr("ranker.scoring.job.shard_plan.hash_rows", constant)
     plan = make_plan(tmp_path / "c", synthetic_schema, shard_rows=1)
     assert [shard.requests for shard in plan.shards] == [1, 1, 1]
 

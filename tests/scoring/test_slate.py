@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranker.scoring.slate import top_k
+from ranker.scoring.slates.slate import top_k
 
 
 def test_best_first_ties_by_item() -> None:

@@ -14,9 +14,9 @@ from ranker.config import ConfigError, parse_config
 from ranker.data.features import FeatureSource
 from ranker.data.state import load_state
 from ranker.data.synthetic import SyntheticLog
-from ranker.scoring.candidate_lists import SlateCandidates
-from ranker.scoring.slate_candidates import item_hashes, request_hashes, slate_candidates
-from ranker.scoring.slate_config import SlateConfig
+from ranker.scoring.slates.candidate_lists import SlateCandidates
+from ranker.scoring.slates.slate_candidates import item_hashes, request_hashes, slate_candidates
+from ranker.scoring.slates.slate_config import SlateConfig
 
 TIME_MS = 1_710_720_000_000  # 2024-03-18
 HOUR_MS = 3_600_000

@@ -7,9 +7,9 @@ from ranker.config import ConfigError, parse_config
 from ranker.data.parquet import DataError
 from ranker.schema import TaskSpec
 from ranker.score_weights import ScoreWeights
-from ranker.scoring.tuning import tune
-from ranker.scoring.tuning_result import Tuning, TuningRows
-from ranker.scoring.tuning_settings import TuneConfig
+from ranker.scoring.tuning.tuning import tune
+from ranker.scoring.tuning.tuning_result import Tuning, TuningRows
+from ranker.scoring.tuning.tuning_settings import TuneConfig
 
 
 def task(name: str, kind: str, family: str, **fields: object) -> TaskSpec:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from ranker.config import ConfigError
-from ranker.scoring.weight_search import SearchSpace, draw_around, evolve, landmarks, require_optuna
+from ranker.scoring.tuning.weight_search import (
+    SearchSpace,
+    draw_around,
+    evolve,
+    landmarks,
+    require_optuna,
+)
 
 TODAY = np.array([1.0, 0.0, 0.25, 0.3, 0.05])
 FREE = np.array([True, True, False, True, True])

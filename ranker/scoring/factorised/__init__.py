@@ -1,0 +1,1 @@
+"""Exact scoring with the first layer computed once a request and once an item."""

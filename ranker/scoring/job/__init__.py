@@ -1,0 +1,1 @@
+"""The restartable batch job: plan, shards, engines, manifest."""

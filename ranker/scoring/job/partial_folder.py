@@ -1,0 +1,200 @@
+"""The folder in which a job's output grows, and how it becomes the output.
+
+``.NAME.partial/`` lies beside ``NAME``. It holds the finished parts, and hidden files that readers
+of Parquet folders skip: ``.job.json`` (what is scored, with which plan), ``.part-00000.json``
+(sha256, rows and counts of each finished part) and ``.lock``. At the end ``_manifest.json`` is
+written, and a rename makes the folder ``NAME``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ranker.atomic import (
+    OutputError,
+    clear_up_after_killed,
+    put_folder_in_place,
+    replacing_file,
+    sha256_of,
+    write_json,
+)
+from ranker.scoring.job.shard_counts import ShardCounts
+
+SLATES_MANIFEST = "_manifest.json"
+KIND = "slates"
+JOB_FILE = ".job.json"
+LOCK_FILE = ".lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedPart:
+    """A part that is there whole."""
+
+    index: int
+    name: str
+    rows: int
+    sha256: str
+    counts: ShardCounts
+
+
+@dataclass(frozen=True, slots=True)
+class PartialFolder:
+    """``.NAME.partial`` beside the output ``NAME``."""
+
+    output: Path
+
+    @property
+    def path(self) -> Path:
+        """The folder itself."""
+        return self.output.with_name(f".{self.output.name}.partial")
+
+    def read_job(self) -> dict[str, Any] | None:
+        """The job that was begun here; None if there is none."""
+        try:
+            found = json.loads((self.path / JOB_FILE).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other jobs out, also after a crash; makes the folder.
+
+        Raises:
+            OutputError: another job writes to the same output.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path / LOCK_FILE, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OutputError(
+                    f"{self.output}: another `ranker score` is writing there; let it end, or "
+                    "choose another --output"
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def begin(self, job: Mapping[str, Any]) -> int:
+        """Write down a job in place of an earlier one; returns how many parts that had."""
+        num_parts = len(list(self.path.glob("part-*.parquet")))
+        for file in self.path.iterdir():
+            if file.name != LOCK_FILE:
+                file.unlink()
+        write_json(self.path / JOB_FILE, job)
+        return num_parts
+
+    def discard(self) -> None:
+        """Delete it all."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def finished(self, num_shards: int) -> dict[int, FinishedPart]:
+        """The parts that are there with the bytes that were written; others are as good as none."""
+        parts = {}
+        for index in range(num_shards):
+            part = self._read_part(index)
+            if part is not None:
+                parts[index] = part
+        return parts
+
+    def _read_part(self, index: int) -> FinishedPart | None:
+        name = part_name(index)
+        try:
+            values = json.loads(_note_of(self.path / name).read_text(encoding="utf-8"))
+            part = FinishedPart(
+                index=index,
+                name=name,
+                rows=values["rows"],
+                sha256=values["sha256"],
+                counts=ShardCounts.from_json(values["counts"]),
+            )
+            intact = sha256_of(self.path / name) == part.sha256
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+        return part if intact else None
+
+    def publish(self, manifest: Mapping[str, Any], parts: list[FinishedPart]) -> None:
+        """Write the manifest and make this folder the output."""
+        names = {part.name for part in parts}
+        for file in self.path.iterdir():
+            if not file.name.startswith(".") and file.name not in names:
+                file.unlink()
+        write_json(self.path / SLATES_MANIFEST, manifest)
+        clear_up_after_killed(self.output)
+        check_slates_replaceable(self.output)
+        put_folder_in_place(self.path, self.output)
+        # Only now: killed before, the job can still be resumed.
+        for file in self.output.iterdir():
+            if file.name.startswith("."):
+                file.unlink()
+
+
+def part_name(index: int) -> str:
+    """The file of a shard."""
+    return f"part-{index:05d}.parquet"
+
+
+def write_part(folder: Path, index: int, table: pa.Table, counts: ShardCounts) -> FinishedPart:
+    """Write a shard's slates, then the note that says so; equal tables give equal bytes.
+
+    Raises:
+        OSError: the disk is full, or ``folder`` has become the output already.
+    """
+    if not (folder / JOB_FILE).is_file():
+        raise FileNotFoundError(f"{folder}: no job is going on there")
+    path = folder / part_name(index)
+    whole = table.combine_chunks()
+    # Scores and predictions hardly repeat: a dictionary of them costs time and saves nothing.
+    repeating = [f.name for f in whole.schema if not pa.types.is_floating(f.type)]
+    with replacing_file(path) as temporary:
+        pq.write_table(
+            whole,
+            temporary,
+            compression="zstd",
+            use_dictionary=repeating,
+            write_page_checksum=True,
+        )
+    part = FinishedPart(
+        index=index, name=path.name, rows=whole.num_rows, sha256=sha256_of(path), counts=counts
+    )
+    note = {"rows": part.rows, "sha256": part.sha256, "counts": counts.to_json()}
+    write_json(_note_of(path), note)
+    return part
+
+
+def check_slates_replaceable(output: Path) -> None:
+    """Raise `OutputError` unless ``output`` is free, empty, or an earlier job's output."""
+    if output.is_file():
+        raise OutputError(
+            f"{output}: is a file; slates are a folder of parts now. If an earlier version wrote "
+            "it, delete it and its .manifest.json, else choose another --output"
+        )
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    try:
+        manifest = json.loads((output / SLATES_MANIFEST).read_text(encoding="utf-8"))
+        is_ours = manifest["kind"] == KIND
+    except (OSError, ValueError, KeyError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise OutputError(
+            f"{output}: is a folder that holds no slates of an earlier job (no {SLATES_MANIFEST}); "
+            "choose another --output"
+        )
+
+
+def _note_of(part: Path) -> Path:
+    return part.with_name(f".{part.stem}.json")

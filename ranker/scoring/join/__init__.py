@@ -1,0 +1,1 @@
+"""Slates and their outcomes become the log's next impressions."""

@@ -1,0 +1,1 @@
+"""Predictors behind one protocol: plain, factorised, compiled, ONNX Runtime."""

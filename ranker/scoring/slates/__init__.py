@@ -1,0 +1,1 @@
+"""From scores to slates: constraints, exploration with known propensities, the exposure log."""

@@ -1,0 +1,351 @@
+"""Search score weights on some users, report what was chosen on the others.
+
+The best of many candidates looks better than it is where it was chosen (the winner's curse), so
+what is reported, and every interval, comes from users who had no say in the choice.
+
+Shapes: `N` rows, `T` tasks with predictions, `C` candidates, `Q` quantities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from ranker.config import ConfigError
+from ranker.data.parquet import DataError
+from ranker.evaluation.evaluate import MIN_LABELS
+from ranker.evaluation.intervals import MIN_USERS, Estimate
+from ranker.evaluation.metrics import FloatArray
+from ranker.schema import TaskSpec
+from ranker.score_weights import ScoreWeights
+from ranker.scoring.tuning.constraint import Constraint, parse_constraint
+from ranker.scoring.tuning.front import non_dominated
+from ranker.scoring.tuning.logged_lists import LoggedLists, arrange_lists, rank_flips
+from ranker.scoring.tuning.order_value import (
+    FAMILIES,
+    Judged,
+    OrderJudge,
+    draw_users,
+    family_importance,
+)
+from ranker.scoring.tuning.score_terms import score_terms, weighable_tasks
+from ranker.scoring.tuning.tuning_result import (
+    ConstraintCheck,
+    Held,
+    Part,
+    Tuning,
+    TuningRows,
+    WeightPoint,
+)
+from ranker.scoring.tuning.tuning_settings import TuneConfig
+from ranker.scoring.tuning.weight_search import SearchSpace, draw_around, evolve, landmarks
+
+MAX_CLOUD = 600  # points of a chart
+MANY_WEIGHTS = "give --score-weights of tasks that are predicted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Parts:
+    """The lists of the users who choose, of those who report, and what the page holds of these."""
+
+    choice: LoggedLists
+    report: LoggedLists
+    page: LoggedLists
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Search:
+    """The candidates and how they do on the users who choose; today's weights come first.
+
+    Attributes:
+        weights: [C, T].
+        changes: [C, Q].
+        front: which are on the front.
+        feasible: [C], which keep the constraints.
+        best: the feasible one with the largest change of what is maximized.
+    """
+
+    weights: FloatArray
+    changes: FloatArray
+    front: npt.NDArray[np.int64]
+    feasible: npt.NDArray[np.bool_]
+    best: int | None
+
+
+def tune(
+    rows: TuningRows, *, tasks: Sequence[TaskSpec], today: ScoreWeights, config: TuneConfig
+) -> Tuning:
+    """Try score weights around ``today``'s and choose.
+
+    Raises:
+        ConfigError: constraints or quantities that make no sense, weights of tasks without
+            predictions, or Optuna asked for but missing.
+        DataError: too few users or labels.
+    """
+    weighable = weighable_tasks([*rows.predictions], tasks)
+    start = _vector(today, weighable)
+    quantities = [*(task.name for task in tasks), *FAMILIES]
+    constraints = [parse_constraint(text, quantities=quantities) for text in config.subject_to]
+    parts = _split(rows, config)
+    judged, left_out = _judged(rows, parts, tasks, today, config)
+    _require_judged([config.maximize, *(c.quantity for c in constraints)], quantities, left_out)
+    terms = _terms(rows, today, tasks, weighable)
+    choice, report, page = (
+        OrderJudge(lists, terms=terms, labels=rows.labels, judged=judged, today=start, at=config.at)
+        for lists in (parts.choice, parts.report, parts.page)
+    )
+    space = _space(start, weighable, judged, config)
+    search = _search(choice, space, constraints, config)
+    marks = landmarks(space, [task.name for task in weighable])
+    named = [("today", start), *marks.items()]
+    named += [("chosen", search.weights[i]) for i in ([] if search.best is None else [search.best])]
+    named += [("front", search.weights[i]) for i in search.front]
+    points = _points(named, choice, report, page, weighable, config)
+    front = points[len(points) - len(search.front) :]
+    best = None if search.best is None else points[1 + len(marks)]
+    return Tuning(
+        tasks=tuple(weighable),
+        combination=today.combination,
+        judged=judged,
+        left_out=left_out,
+        choice=_part(parts.choice),
+        report=_part(parts.report),
+        maximize=config.maximize,
+        constraints=tuple(constraints),
+        checks=() if best is None else tuple(_check(c, best) for c in constraints),
+        today=points[0],
+        chosen=best,
+        front=tuple(front),
+        landmarks=tuple(points[1 : 1 + len(marks)]),
+        num_candidates=len(search.weights),
+        num_feasible=int(search.feasible.sum()),
+        cloud=_cloud(search, page, config),
+        page=parts.page,
+    )
+
+
+def _vector(today: ScoreWeights, weighable: Sequence[TaskSpec]) -> FloatArray:
+    names = [task.name for task in weighable]
+    lost = [name for name, weight in today.weights.items() if weight > 0 and name not in names]
+    if lost:
+        raise ConfigError(
+            f"score weights: {lost} weigh something today but have no predictions (predicted: "
+            f"{names}); {MANY_WEIGHTS}"
+        )
+    return np.array([today.weights.get(name, 0.0) for name in names], dtype=np.float64)
+
+
+def _terms(
+    rows: TuningRows, today: ScoreWeights, tasks: Sequence[TaskSpec], weighable: Sequence[TaskSpec]
+) -> FloatArray:
+    try:
+        return score_terms(
+            rows.predictions, today=today, tasks=tasks, weighable=weighable, lists=rows.lists
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _split(rows: TuningRows, config: TuneConfig) -> _Parts:
+    """Whole users choose or report, drawn by the seed among all users of the windows."""
+    users, codes = np.unique(rows.users, return_inverse=True)
+    place = np.random.default_rng([config.seed, 0]).permutation(users.size)[codes]  # [N]
+    num_choice = round(config.choice_share * users.size)
+    choice, report = (
+        arrange_lists(users=rows.users, lists=rows.lists, items=rows.items, kept=kept)
+        for kept in (place < num_choice, place >= num_choice)
+    )
+    for name, lists in (("choose", choice), ("report", report)):
+        if lists.num_users < MIN_USERS:
+            raise DataError(
+                f"only {lists.num_users} users who {name} have a list of two impressions or more; "
+                f"{MIN_USERS} are needed: take more windows (--from, --before)"
+            )
+    kept_users = _first_users(place[report.rows], config.page_rows)
+    page = arrange_lists(
+        users=rows.users,
+        lists=rows.lists,
+        items=rows.items,
+        kept=np.isin(place, kept_users) & (place >= num_choice),
+    )
+    return _Parts(choice=choice, report=report, page=page)
+
+
+def _first_users(place: npt.NDArray[np.int64], max_rows: int) -> npt.NDArray[np.int64]:
+    """The places that come first and together have at most ``max_rows`` rows, but at least one."""
+    places, num_rows = np.unique(place, return_counts=True)
+    return np.asarray(places[: max(1, int((np.cumsum(num_rows) <= max_rows).sum()))])
+
+
+def _judged(
+    rows: TuningRows,
+    parts: _Parts,
+    tasks: Sequence[TaskSpec],
+    today: ScoreWeights,
+    config: TuneConfig,
+) -> tuple[Judged, dict[str, str]]:
+    """The tasks with labels enough in both parts, and why the others have not."""
+    unknown = config.importance.keys() - {task.name for task in tasks}
+    if unknown:
+        raise ConfigError(f"importance: {sorted(unknown)} are no tasks of the schema")
+    left_out: dict[str, str] = {}
+    for task in tasks:
+        for name, lists in (("choose", parts.choice), ("report", parts.report)):
+            reason = _too_few(task, rows.labels[task.name][lists.rows])
+            if reason:
+                left_out.setdefault(task.name, f"{reason} among the users who {name}")
+    kept = tuple(task for task in tasks if task.name not in left_out)
+    for family in FAMILIES:
+        if not any(task.family == family for task in kept):
+            why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+            raise DataError(
+                f"no {family} task has labels enough to judge an order by ({why or 'none exists'})"
+                "; take more windows (--from, --before)"
+            )
+    weights = {**today.weights, **config.importance}
+    return Judged(tasks=kept, importance=family_importance(kept, weights)), left_out
+
+
+def _too_few(task: TaskSpec, labels: FloatArray) -> str:
+    observed = labels[~np.isnan(labels)]
+    if task.kind == "regression":
+        return f"{observed.size} labels (of {MIN_LABELS})" if observed.size < MIN_LABELS else ""
+    positives = int(observed.sum())
+    fewer = min(positives, observed.size - positives)
+    which = "positives" if positives == fewer else "negatives"
+    return f"{fewer} {which} (of {MIN_LABELS})" if fewer < MIN_LABELS else ""
+
+
+def _require_judged(
+    named: Sequence[str], quantities: Sequence[str], left_out: Mapping[str, str]
+) -> None:
+    for name in named:
+        if name not in quantities:
+            raise ConfigError(f"maximize: {name!r} is not one of {[*quantities]}")
+        if name in left_out:
+            raise DataError(
+                f"{name}: too few labels to judge an order by: {left_out[name]}; take more "
+                "windows (--from, --before), or another quantity"
+            )
+
+
+def _space(
+    today: FloatArray, weighable: Sequence[TaskSpec], judged: Judged, config: TuneConfig
+) -> SearchSpace:
+    free = np.array([task in judged.tasks for task in weighable])
+    if free.sum() < 2:
+        names = [task.name for task, is_free in zip(weighable, free, strict=True) if is_free]
+        raise DataError(
+            f"weights can be tuned of tasks with predictions and labels enough; of these there "
+            f"are {names}, and two are needed: predict more tasks or take more windows"
+        )
+    return SearchSpace(today=today, free=free, spread=config.spread)
+
+
+def _search(
+    choice: OrderJudge, space: SearchSpace, constraints: Sequence[Constraint], config: TuneConfig
+) -> _Search:
+    names = choice.judged.quantities
+    wanted = names.index(config.maximize)
+    bounded = [names.index(constraint.quantity) for constraint in constraints]
+    objectives = list(dict.fromkeys([wanted, *bounded, *map(names.index, FAMILIES)]))
+    drawn = _candidates(choice, space, objectives, config)
+    weights = np.concatenate([space.today[np.newaxis], drawn])
+    changes, lows = choice.changes_with_lower_ends(weights, confidence=config.confidence)
+    held = lows if config.constraints_hold_by == "lower_bound" else changes
+    bounds = np.array([constraint.bound for constraint in constraints])
+    feasible = (held[:, bounded] >= bounds).all(axis=1) & np.isfinite(changes[:, wanted])
+    ranked = np.where(feasible, changes[:, wanted], -np.inf)
+    return _Search(
+        weights=weights,
+        changes=changes,
+        front=non_dominated(changes[:, [names.index(family) for family in FAMILIES]]),
+        feasible=feasible,
+        best=int(ranked.argmax()) if feasible.any() else None,  # of equals today's, the first
+    )
+
+
+def _candidates(
+    choice: OrderJudge, space: SearchSpace, objectives: Sequence[int], config: TuneConfig
+) -> FloatArray:
+    match config.method:
+        case "random":
+            rng = np.random.default_rng([config.seed, 1])
+            return draw_around(space, num_candidates=config.num_candidates, rng=rng)
+        case "optuna":
+            return evolve(
+                space,
+                lambda weights: choice.changes(weights)[:, objectives],
+                num_candidates=config.num_candidates,
+                seed=config.seed,
+            )
+        case _:
+            assert_never(config.method)
+
+
+def _points(
+    named: Sequence[tuple[str, FloatArray]],
+    choice: OrderJudge,
+    report: OrderJudge,
+    page: OrderJudge,
+    weighable: Sequence[TaskSpec],
+    config: TuneConfig,
+) -> list[WeightPoint]:
+    """Judge named weights on the users who report; the first are today's."""
+    weights = np.stack([vector for _, vector in named])
+    rng = np.random.default_rng([config.seed, 3])
+    draws = draw_users(report.lists, num_replicates=config.num_replicates, rng=rng)
+    estimates = report.estimates(weights, confidence=config.confidence, draws=draws)
+    on_choice, on_page = choice.changes(weights), page.changes(weights)
+    scores, quantities = report.scores(weights), report.judged.quantities
+    return [
+        WeightPoint(
+            name=name,
+            weights={t.name: float(w) for t, w in zip(weighable, vector, strict=True)},
+            on_choice=_by_name(quantities, on_choice[n]),
+            estimates=estimates[n],
+            flips=rank_flips(scores[0], scores[n], report.lists, at=report.at),
+            page_changes=_by_name(quantities, on_page[n]),
+        )
+        for n, (name, vector) in enumerate(named)
+    ]
+
+
+def _by_name(quantities: Sequence[str], values: FloatArray) -> dict[str, float | None]:
+    return {
+        name: float(value) if np.isfinite(value) else None
+        for name, value in zip(quantities, values, strict=True)
+    }
+
+
+def _check(constraint: Constraint, chosen: WeightPoint) -> ConstraintCheck:
+    change = chosen.estimates.changes[constraint.quantity]
+    return ConstraintCheck(
+        constraint=constraint, change=change, verdict=_held(change, constraint.bound)
+    )
+
+
+def _held(change: Estimate, bound: float) -> Held:
+    if change.ci_low is None or change.ci_high is None:
+        return "cannot tell"
+    if change.ci_low >= bound:
+        return "holds"
+    return "is broken" if change.ci_high < bound else "cannot tell"
+
+
+def _cloud(search: _Search, page: OrderJudge, config: TuneConfig) -> FloatArray:
+    """Both families' changes on the page's rows, of a sample of the candidates: [C', 2]."""
+    rng = np.random.default_rng([config.seed, 4])
+    size = min(MAX_CLOUD, len(search.weights))
+    drawn = rng.choice(len(search.weights), size=size, replace=False)
+    names = page.judged.quantities
+    changes = page.changes(search.weights[drawn])[:, [names.index(family) for family in FAMILIES]]
+    return changes[np.isfinite(changes).all(axis=1)]
+
+
+def _part(lists: LoggedLists) -> Part:
+    return Part(users=lists.num_users, lists=lists.num_lists, rows=lists.rows.size)
