@@ -64,12 +64,12 @@ def bundle_arm(
     from pipelines.requests import request_codes
     from ranker.bundle import load_bundle
     from ranker.scoring.predict import check_belongs, predict_columns
-    from ranker.scoring.scorer import combined_scores
+    from ranker.scoring.scorer import calibrated_predictions, combined_scores
 
     bundle = load_bundle(bundle_folder)
     check_belongs(bundle, table.source)
     score_weights = read_score_weights(bundle, weights)
-    predictions = bundle.calibrators.apply(predict_columns(bundle, table.columns))
+    predictions = calibrated_predictions(bundle, predict_columns(bundle, table.columns))
     default = f"{bundle_folder.parent.name}/{bundle_folder.name}"
     if weights is not None:
         default += f" × {weights.stem}"

@@ -83,7 +83,7 @@ class ShardScorer:
         predictions = self._predictor.predict(canonical, seen)
         with stage("score"):
             requests = run_codes(canonical, self.bundle.schema)
-            predictions = self.bundle.calibrators.apply(predictions)
+            predictions = calibrated_predictions(self.bundle, predictions)
             scores = combined_scores(
                 self.bundle, predictions, self._score_weights, requests=requests
             )
@@ -104,6 +104,20 @@ class ShardScorer:
             scores=sketch,
         )
         return ScoredShard(table=table, counts=counts)
+
+
+def calibrated_predictions(
+    bundle: ModelBundle, predictions: Mapping[str, Float64Array]
+) -> dict[str, Float64Array]:
+    """What people see of a model's raw predictions.
+
+    Raises:
+        ConfigError: predictions that are not finite, or no probabilities.
+    """
+    try:
+        return bundle.calibrators.apply(predictions)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def combined_scores(

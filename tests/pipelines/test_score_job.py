@@ -315,7 +315,7 @@ def test_numbers_that_are_none_are_rejected(
         return {task: p * np.nan for task, p in predict(self, *rest).items()}  # type: ignore[arg-type]
 
     monkeypatch.setattr(FactorisedPredictor, "predict", broken)
-    refused(score(chain, tmp_path / "slates"), 2, "must be a probability in [0, 1], got nan")
+    refused(score(chain, tmp_path / "slates"), 2, "must be probabilities in [0, 1], got nan")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -277,7 +277,7 @@ def with_null_times(frame: pd.DataFrame) -> pd.DataFrame:
         (lambda f: f.drop(columns="request_id"), "column 'request_id' is missing"),
         (
             lambda f: f.assign(item_id=range(len(f))),
-            "ids changed their type: texts so far, now integers such as '0'",
+            "one type",
         ),
         (lambda f: f.assign(item_id=None), "column 'item_id' must be an integer, boolean or text"),
         (lambda f: pd.concat([f.head(3), f]), "3 rows repeat an item of their request's list"),
