@@ -1,6 +1,6 @@
 """Candidate lists to slates: `ranker score` beside its own plain path and the peers' predict.
 
-    python benchmarks/scoring.py [--quick] [--environments DIR]
+    python benchmarks/scoring.py [--quick] [--rounds N] [--environments DIR]
 
 Workload A's model (8 experts [256, 128] on 20 embeddings and 10 numbers) scores lists of 300 from
 100,000 items, half of its inputs the user's or the context's, half the item's. Its weights are
@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -234,8 +234,9 @@ def main() -> None:
     parser.add_argument(
         "--environments", type=Path, default=ENVIRONMENTS, help="where the peers' environments are"
     )
+    parser.add_argument("--rounds", type=int, default=FULL.rounds, help="of the full run")
     parsed = parser.parse_args()
-    sizes = QUICK if parsed.quick else FULL
+    sizes = QUICK if parsed.quick else replace(FULL, rounds=parsed.rounds)
     with tempfile.TemporaryDirectory(prefix="ranker-scoring-") as folder:
         bench = Bench(Path(folder), parsed.environments)
         figures, details = measure(bench, sizes)
