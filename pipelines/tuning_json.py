@@ -47,7 +47,9 @@ def describe(tuning: Tuning, windows: Sequence[Window], output: Path, console: C
     names = [*FAMILIES, *([] if tuning.maximize in FAMILIES else [tuning.maximize])]
     points = [tuning.today, *([] if tuning.chosen is None else [tuning.chosen])]
     rows = [
-        [name, *(change_text(point.estimates.changes[n]) for n in names), _flips(point)]
+        ["today", *("0" for _ in names), "0 %"]
+        if point is tuning.today
+        else [name, *(change_text(point.estimates.changes[n]) for n in names), _flips(point)]
         for name, point in [*((p.name, p) for p in points), *extremes(tuning)]
     ]
     left_out = [f"  {task} is not judged: {reason}" for task, reason in tuning.left_out.items()]

@@ -184,7 +184,7 @@ def _sliders(page: TuningPage) -> Html:
     rows = [
         Html(
             f'<li><label for="weight-{number}">{escape(task.name)}<span>{task.family}'
-            f"{', less is better' if task.direction == 'negative' else ''}</span></label>"
+            f"{_asides(task)}</span></label>"
             f'<input id="weight-{number}" type="range" min="-2" max="2" step="0.02">'
             f'<output id="shown-{number}" for="weight-{number}"></output></li>'
         )
@@ -192,6 +192,11 @@ def _sliders(page: TuningPage) -> Html:
         if task.is_predicted
     ]
     return element("ul", *rows, css_class="sliders")
+
+
+def _asides(task: TunedTask) -> Html:
+    less = ", less is better" if task.direction == "negative" else ""
+    return escape(less + (", not judged" if task.left_out else ""))
 
 
 def _zero_warning() -> Html:
