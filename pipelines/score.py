@@ -89,7 +89,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         watch = Watch(planned=planned.update, scored=scored.update, say=console.say)
         result = run_job(inputs, bundle, source, engine, watch, resume=arguments.resume)
     seconds = time.perf_counter() - started
-    console.result(describe(result, arguments.output, seconds=seconds), to_json(result, seconds=seconds))
+    console.result(
+        describe(result, arguments.output, seconds=seconds), to_json(result, seconds=seconds)
+    )
     return 0
 
 

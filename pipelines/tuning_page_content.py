@@ -100,13 +100,12 @@ def _headlines(tuning: Tuning) -> list[str]:
         f"Chosen for the most {tuning.maximize}{under}: {told}, measured on "
         f"{tuning.report.users:,} users who had no say in the choice.",
     ]
-    flattered = tuning.chosen.on_choice[tuning.maximize]
-    if flattered is not None:
-        had = _minus(f"{100 * flattered:+.2f} %")
+    looked = tuning.chosen.on_choice[tuning.maximize]
+    if looked is not None:
+        had = _minus(f"{100 * looked:+.2f} %")
         sentences.append(
             f"For the {tuning.choice.users:,} users who chose, {tuning.maximize} had looked like "
-            f"{had}: "
-            f"the best of {tuning.num_candidates:,} is flattered there."
+            f"{had}: where the best of {tuning.num_candidates:,} is chosen, it tends to be flattered."
         )
     if tuning.chosen.weights == tuning.today.weights:
         sentences.append("That is today’s weights: no others were better within the constraints.")
