@@ -105,7 +105,7 @@ def _headlines(tuning: Tuning) -> list[str]:
         had = _minus(f"{100 * looked:+.2f} %")
         sentences.append(
             f"For the {tuning.choice.users:,} users who chose, {tuning.maximize} had looked like "
-            f"{had}: where the best of {tuning.num_candidates:,} is chosen, it tends to be flattered."
+            f"{had}: the best of {tuning.num_candidates:,} tends to be flattered where it is chosen."
         )
     if tuning.chosen.weights == tuning.today.weights:
         sentences.append("That is today’s weights: no others were better within the constraints.")
