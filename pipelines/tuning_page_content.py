@@ -105,7 +105,8 @@ def _headlines(tuning: Tuning) -> list[str]:
         had = _minus(f"{100 * looked:+.2f} %")
         sentences.append(
             f"For the {tuning.choice.users:,} users who chose, {tuning.maximize} had looked like "
-            f"{had}: the best of {tuning.num_candidates:,} tends to be flattered where it is chosen."
+            f"{had}; the best of {tuning.num_candidates:,} tends to be flattered where it is "
+            "chosen."
         )
     if tuning.chosen.weights == tuning.today.weights:
         sentences.append("That is today’s weights: no others were better within the constraints.")
