@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipelines.arms import is_slates, score_column
 from ranker.config import ConfigError
 from ranker.data.parquet import DataError, read_table, write_table
 from ranker.experiment.world.items import Catalogue
@@ -71,14 +72,20 @@ class ArmArgument:
         if self.is_built_in:
             return self.text
         path = Path(self.text)
-        return path.stem if path.is_file() else f"{path.parent.name}/{path.name}"
+        return path.stem if self.is_table else f"{path.parent.name}/{path.name}"
+
+    @property
+    def is_table(self) -> bool:
+        """Scores or slates, in a Parquet file or a folder of its parts."""
+        path = Path(self.text)
+        return path.is_file() or is_slates(path)
 
     @property
     def origin(self) -> str:
         """Where its ranking comes from, in words."""
         if self.is_built_in:
             return "a policy that the world knows"
-        return f"{'file' if Path(self.text).is_file() else 'bundle'} {self.text}"
+        return f"{'file' if self.is_table else 'bundle'} {self.text}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -125,12 +132,12 @@ def find_policy(
             without prepared data and state.
         DataError: a file or a bundle that can't rank this world's candidate lists.
     """
-    if arm.weights is not None and (arm.is_built_in or Path(arm.text).is_file()):
+    if arm.weights is not None and (arm.is_built_in or arm.is_table):
         raise ConfigError(f"--{arm.role}-weights belongs to a bundle, not to {arm.text}")
     if arm.is_built_in:
         return BUILT_IN[arm.text](world)
     path = Path(arm.text)
-    if path.is_file():
+    if arm.is_table:
         return read_file_policy(world, path)
     if not path.is_dir():
         close = difflib.get_close_matches(arm.text, BUILT_IN, n=1)
@@ -153,8 +160,6 @@ def read_file_policy(world: World, path: Path) -> CheckedFile:
     Raises:
         DataError: missing or wrong columns, scores not finite, unknown or repeated items.
     """
-    from pipelines.arms import score_column
-
     given = read_table(path)
     return _checked_file(
         world,
