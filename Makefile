@@ -19,7 +19,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 slow: $(VENV)/.installed
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n auto --maxprocesses 4 --dist loadfile
 
 browser: $(VENV)/.installed
 	$(BIN)/pytest -m browser
