@@ -22,6 +22,7 @@ from ranker.data.history_state import HistoryState
 from ranker.data.loader import make_batch
 from ranker.data.state import save_state
 from ranker.data.vocabulary import Vocabulary
+from ranker.evaluation.calibrators import identity_calibrators
 from ranker.models.build import ModelConfig
 from ranker.schema import Schema
 from ranker.score_weights import default_score_weights
@@ -135,6 +136,8 @@ def write_model(folder: Path, *, seed: int) -> ScoringData:
     config = BundleConfig(seed=seed, model=ModelConfig.model_validate(MODEL))
     model = build_bundle_model(config, schema, source.encoders).eval()
     bundle = ModelBundle(
+        calibrators=identity_calibrators(schema.tasks, "random weights"),
+        calibration_counts={},
         model=model,
         schema=schema,
         encoders=source.encoders,
