@@ -1,14 +1,14 @@
 """The speed contest: `ranker train` beside our plain loop and the peers, on the same logs.
 
     python benchmarks/training.py --quick
-    python benchmarks/training.py [--parts speed memory real quality] [--rounds 3] [--resume]
+    python benchmarks/training.py [--parts speed memory real quality time] [--rounds 3] [--resume]
 
 Parts. `speed`: workload A in short interleaved rounds at batch 1,024 and 4,096. `memory`: workload
 B at batch 1,024. `real`: one pass over KuaiRand, where RANKER_DATA is set. `quality`: whole passes
-over workload A, test AUC, and the wall time from raw Parquet to torch-rechub's one-pass AUC. Peers
-take part whose environments have been made (see peers/make_environment.py). Ratios are taken within
-a round; all is measured in processes of their own. Runs are kept in --work, and --resume takes up
-what is there.
+over workload A, test AUC. `time`: the wall time from raw Parquet to torch-rechub's one-pass AUC.
+Peers take part whose environments have been made (see peers/make_environment.py). Ratios are taken
+within a round; all is measured in processes of their own. Runs are kept in --work, and --resume
+takes up what is there.
 """
 
 import json
@@ -31,9 +31,9 @@ from record import (
     publish,
     ratio_figure,
 )
-from whole_pass import quality_figures
+from whole_pass import quality_figures, time_figures
 
-PARTS = ("speed", "memory", "real", "quality")
+PARTS = ("speed", "memory", "real", "quality", "time")
 QUICK_ROWS, QUICK_BATCH, QUICK_STEPS = 40_000, 1_024, 20
 QUICK_PEERS_UNTIL_S = 25.0
 SLOW_START = ("fuxictr",)  # a minute before its first step: not in a run under a minute
@@ -282,6 +282,10 @@ def main() -> None:
             found, details["quality"] = quality_figures(
                 data, work, arms=contest.arms, seeds=parsed.seeds
             )
+            figures |= found
+        if "time" in parsed.parts and "torch_rechub" in peers:
+            data = contest.log(workload_a(), num_rows=parsed.rows)
+            found, details["time"] = time_figures(data, work, seeds=parsed.seeds)
             figures |= found
     publish(
         "training",

@@ -35,32 +35,34 @@ def quality_figures(
 ) -> tuple[dict[str, Figure], dict[str, object]]:
     """Figures of the whole passes, and all that was measured."""
     document = json.loads((data / "data.json").read_text())
-    tasks = [task["name"] for task in document["tasks"]]
-    rows = read_test_rows(data, tasks=tasks, test_from_ms=document["test_from_ms"])
+    rows = _judged_rows(data)
     # the plain loop has no quality of its own: it exists for its speed
     judged = [arm for arm in arms if arm != "plain_loop"]
     judged += [BOOSTING] if has_peer(BOOSTING) else []
     runs, failures = _whole_passes(data, work, judged, seeds)
     figures = {
         f"best_possible_auc_{task}": Figure(value=document["bayes_auc_test"][task])
-        for task in tasks
+        for task in rows.labels
     }
     figures |= auc_figures(runs, rows)
-    for arm, made in runs.items():
-        figures[f"whole_pass_{arm}_wall_s"] = median_figure([run.wall_s for run in made])
-        if arm != BOOSTING:
-            rates = [run.timing["examples_per_s"] for run in made]
-            figures[f"whole_pass_{arm}_examples_per_s"] = median_figure(rates)
+    # no figures: these runs don't take turns, so their rates can't be compared
     details: dict[str, object] = {
         "timings": {arm: [run.timing for run in made] for arm, made in runs.items()},
         "failures": failures,
     }
-    if REFERENCE in runs:
-        found, reached = time_to_auc(data, work, rows, runs[REFERENCE], seeds)
-        details["time_to_auc_settings"] = list(time_settings(work))
-        figures |= found
-        details["time_to_auc"] = reached
     return figures, details
+
+
+def time_figures(
+    data: Path, work: Path, *, seeds: Sequence[int]
+) -> tuple[dict[str, Figure], dict[str, object]]:
+    """Wall time to the reference's AUC, and how it came about."""
+    rows = _judged_rows(data)
+    reference, failures = _whole_passes(data, work, [REFERENCE], seeds)
+    if failures:
+        raise ArmError(f"{REFERENCE}: {failures[REFERENCE]}")
+    figures, reached = time_to_auc(data, work, rows, reference[REFERENCE], seeds)
+    return figures, {"settings": list(time_settings(work)), "seeds": reached}
 
 
 def auc_figures(runs: Mapping[str, Sequence[Run]], rows: TestRows) -> dict[str, Figure]:
@@ -144,6 +146,12 @@ def time_settings(work: Path) -> tuple[str, ...]:
     recommended = json.loads(kept.read_text())["recommended"] or {}
     precision = recommended.get("precision", "fp32")
     return (f"precision={precision}", "progressive_validation=false")
+
+
+def _judged_rows(data: Path) -> TestRows:
+    document = json.loads((data / "data.json").read_text())
+    tasks = [task["name"] for task in document["tasks"]]
+    return read_test_rows(data, tasks=tasks, test_from_ms=document["test_from_ms"])
 
 
 def _whole_passes(
