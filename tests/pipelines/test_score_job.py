@@ -355,3 +355,11 @@ def test_slates_of_a_folder_are_an_arm_and_a_report(chain: Chain, whole: Path) -
 
     assert is_slates(whole)
     assert not is_slates(chain.bundle)
+
+
+@pytest.mark.slow
+def test_the_measured_runtime_stays_in_the_manifest(chain: Chain, tmp_path: Path) -> None:
+    ran = score(chain, tmp_path / "slates", "--set", "runtime=auto")
+    assert ran.code == 0, ran.err
+    manifest = json.loads((tmp_path / "slates" / "_manifest.json").read_text())
+    assert manifest["config"]["runtime"] in ("factorised", "plain", "onnx")
