@@ -220,8 +220,8 @@ def test_files_that_cannot_rank_are_rejected(folder, simulated, change, message)
     assert message in ran.err
 
 
-def test_a_folder_needs_data_and_state(folder):
-    ran = experiment(folder, "random", folder, "bad")
+def test_a_folder_without_tables_needs_data_and_state(folder, tmp_path):
+    ran = experiment(folder, "random", tmp_path, "bad")
     assert (ran.code, "a bundle needs --data and --state" in ran.err) == (2, True)
 
 
