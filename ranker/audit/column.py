@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 ColumnKind = Literal["boolean", "number", "text", "date", "list", "null", "other"]
 TimeUnit = Literal["s", "ms", "us", "ns", "timestamp", "date", "text"]
-_MS_BY_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+_MS_BY_UNIT: dict[TimeUnit, float] = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 _TIME_SAMPLE = 2_000
 
 
@@ -122,7 +122,7 @@ class Column:
         for unit, factor in _MS_BY_UNIT.items():
             inside = (given * factor >= EARLIEST_MS) & (given * factor < LATEST_MS)
             if inside.mean() >= 0.99:
-                return unit  # type: ignore[return-value]
+                return unit
         return None
 
     @cached_property

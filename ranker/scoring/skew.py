@@ -230,7 +230,7 @@ def _known_only(
 def _shown(value: object, feature: FeatureSpec, schema: Schema, encoders: Encoders) -> str:
     """An encoded value with the raw ids it stands for."""
     if feature.kind == "numeric":
-        return f"{float(value):.6g} (standardised)"  # type: ignore[arg-type]
+        return f"{np.asarray(value).item():.6g} (standardised)"
     vocabulary = encoders.vocabularies.get(schema.vocabulary_of(feature))
     index = [int(one) for one in np.atleast_1d(np.asarray(value))]
     if vocabulary is None:

@@ -147,7 +147,7 @@ def rows_by_request(request: IntArray) -> IntArray | slice:
 def sortable(item: npt.NDArray[np.generic]) -> IntArray:
     """Integers as they are, strings as their ranks among the distinct ones: sorting is faster."""
     if np.issubdtype(item.dtype, np.integer):
-        return item  # type: ignore[return-value]
+        return item.astype(np.int64, copy=False)
     values = item.tolist()
     code_by_id = {value: code for code, value in enumerate(sorted(set(values)))}
     return np.fromiter((code_by_id[value] for value in values), dtype=np.int64, count=len(values))

@@ -6,6 +6,7 @@ Shapes: `C` vectors, `T` tasks, `F` of them free, `O` objectives.
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,7 +95,9 @@ def evolve(
         ConfigError: Optuna is not installed.
     """
     require_optuna()
-    import optuna
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own dependencies
+        import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
@@ -119,14 +122,10 @@ def evolve(
 
 def require_optuna() -> None:
     """Raise `ConfigError` with the remedy where Optuna is missing."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own dependencies
-            import optuna  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("optuna") is None:
         raise ConfigError(
             "method: optuna is not installed; pip install 'ranker[tune]' or choose random"
-        ) from None
+        )
 
 
 def _four_digits(weights: FloatArray) -> FloatArray:
