@@ -3,9 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,21 +58,7 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     assert "é" in (tmp_path / "a.json").read_text()
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    if os.geteuid() != 0 or mount is None or umount is None:
-        pytest.skip("mounting a small disk needs root")
-    command = [mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("this machine does not let root mount a tmpfs")
-    yield folder
-    subprocess.run([umount, str(folder)], check=True)
-
-
+@pytest.mark.parametrize("tiny_disk", [256], indirect=True)
 def test_full_disk_keeps_the_old_file(tiny_disk: Path) -> None:
     path = tiny_disk / "weights"
     write_text(path, "o" * 150_000)

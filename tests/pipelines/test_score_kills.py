@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -81,22 +80,7 @@ def test_ctrl_c_is_obeyed_and_resumed(chain: Chain, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["run"]["shards_kept"] >= 7
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MiB."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if mounted.returncode != 0:
-        pytest.skip(f"may not mount a tmpfs: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
+@pytest.mark.parametrize("tiny_disk", [2048], indirect=True)
 def test_a_disk_that_is_full_and_then_is_not(chain: Chain, tmp_path: Path, tiny_disk: Path) -> None:
     shards = ["--set", "shard_rows=1000"]
     words = ["score", *command(chain, tiny_disk / "slates", *shards, "--json")[4:]]
