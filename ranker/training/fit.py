@@ -6,8 +6,6 @@ for a window by the model that had not seen it), ``metrics.jsonl`` and, at the e
 
 from __future__ import annotations
 
-import json
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +17,6 @@ from pytorch_lightning import Callback
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
-from ranker.atomic import write_text
 from ranker.bundle import (
     GOLDEN_ROWS,
     BundleConfig,
@@ -29,7 +26,6 @@ from ranker.bundle import (
     check_same_features,
     save_bundle,
 )
-from ranker.config import digest
 from ranker.data.batch import Batch
 from ranker.data.encode import Encoders
 from ranker.data.loader import read_batch
@@ -38,7 +34,6 @@ from ranker.data.store import EncodedStore, Window
 from ranker.models.ranking_model import RankingModel
 from ranker.score_weights import default_score_weights
 from ranker.training.calibration import fit_on_progressive
-from ranker.training.checkpoint import AtomicCheckpointIO, discard_newer, newest_intact
 from ranker.training.gradients import StepSettings
 from ranker.training.module import Cursor, RankingModule
 from ranker.training.optimizers import (
@@ -47,13 +42,16 @@ from ranker.training.optimizers import (
     publish_average,
 )
 from ranker.training.ranks import Ranks, started_ranks
+from ranker.training.resumption import (
+    forget_what_follows,
+    load_checkpoint,
+    newest_checkpoint,
+    run_key_of,
+)
 from ranker.training.settings import TrainConfig, TrainProgress, uses_gpu
-from ranker.training.window_loop import CHECKPOINTS, METRICS, WindowLoop
+from ranker.training.window_loop import WindowLoop
 
 __all__ = ["TrainConfig", "TrainProgress", "TrainResult", "select_windows", "train"]
-
-logger = logging.getLogger(__name__)
-RUN_KEY = "run_key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +107,10 @@ def train(
     run_folder.mkdir(parents=True, exist_ok=True)
     with started_ranks(config.processes, follower, backend=backend, rendezvous=rendezvous) as ranks:
         module = run.module(ranks)
-        run_key = _run_key(store, config, run.windows, start_from)
-        checkpoint = _newest_checkpoint(run_folder, run_key, resume=resume)
-        _load(module, ranks.shared(None if checkpoint is None else str(checkpoint)))
-        _clean(run_folder, checkpoint, run_key, last_step=module.cursor.steps)
+        run_key = run_key_of(store, config, run.windows, start_from)
+        checkpoint = newest_checkpoint(run_folder, run_key, resume=resume)
+        load_checkpoint(module, ranks.shared(None if checkpoint is None else str(checkpoint)))
+        forget_what_follows(run_folder, checkpoint, run_key, last_step=module.cursor.steps)
         loop = WindowLoop(
             store=store,
             windows=run.windows,
@@ -275,7 +273,7 @@ class _Follower:
         store = EncodedStore(self.prepared)
         run = _Run(store=store, config=self.config, start_from=self.start_from)
         module = run.module(ranks)
-        _load(module, ranks.shared(None))
+        load_checkpoint(module, ranks.shared(None))
         loop = WindowLoop(
             store=store,
             windows=run.windows,
@@ -298,72 +296,3 @@ def _copy_weights(old: RankingModel, new: RankingModel) -> None:
         else:
             state[name][: values.shape[0]] = values
     new.load_state_dict(state)
-
-
-def _run_key(
-    store: EncodedStore,
-    config: TrainConfig,
-    windows: Sequence[Window],
-    start_from: ModelBundle | None,
-) -> str:
-    """What a checkpoint must share with the run that resumes it."""
-    free = {
-        "loader_workers": 0,
-        "checkpoint_every_s": 0.0,
-        "log_every_steps": 1,
-        "progressive_validation": True,
-    }
-    parts = [
-        digest(config.model_copy(update=free)),
-        digest(store.schema),
-        json.dumps([(w.label, w.num_rows) for w in windows]),
-        json.dumps(store.sha256_by_column, sort_keys=True),
-        "" if start_from is None else start_from.weights_sha256,
-    ]
-    return "|".join(parts)
-
-
-def _newest_checkpoint(run_folder: Path, run_key: str, *, resume: bool) -> Path | None:
-    """Where to go on; None to start from the beginning."""
-    folder = run_folder / CHECKPOINTS
-    path = newest_intact(folder) if resume else None
-    if path is not None:
-        key_file = folder / RUN_KEY
-        if not key_file.is_file() or key_file.read_text(encoding="utf-8") != run_key:
-            raise DataError(
-                f"{run_folder}: its checkpoints belong to another config or other data; give the "
-                "same ones, or another --output"
-            )
-    elif resume:
-        logger.warning("%s holds no intact checkpoint: starting from the beginning", run_folder)
-    return path
-
-
-def _load(module: RankingModule, checkpoint: str | None) -> None:
-    if checkpoint is not None:
-        module.load(AtomicCheckpointIO().load_checkpoint(checkpoint))
-        logger.info("resuming at window %s, batch %d", module.cursor.window, module.cursor.batch)
-
-
-def _clean(run_folder: Path, checkpoint: Path | None, run_key: str, *, last_step: int) -> None:
-    """Forget what came after ``checkpoint``: everything, if it is None."""
-    folder = run_folder / CHECKPOINTS
-    folder.mkdir(parents=True, exist_ok=True)
-    discard_newer(folder, checkpoint)
-    write_text(folder / RUN_KEY, run_key)
-    _trim_metrics(run_folder / METRICS, last_step if checkpoint is not None else -1)
-
-
-def _trim_metrics(path: Path, last_step: int) -> None:
-    """Leave out the lines of passes that will be finished again."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            steps = json.loads(line)["steps"]
-        except (ValueError, KeyError, TypeError):
-            continue  # cut off by a crash
-        if steps <= last_step:
-            kept.append(line + "\n")
-    write_text(path, "".join(kept))
