@@ -184,17 +184,31 @@ def require_output_parts(arguments: argparse.Namespace, *inputs: Path) -> Path:
 
     Raises:
         ConfigError: it was not given.
-        OutputError: it is one of ``inputs`` or lies within one, or can't be made there.
+        OutputError: see `require_apart`; or it can't be made there.
     """
     # not resolve(): a symbolic link is replaced, not what it points to
     output = Path(os.path.abspath(require_output(arguments)))  # noqa: PTH100
-    for path in inputs:
-        if output.resolve().is_relative_to(path.resolve()):
-            raise OutputError(f"{output}: is also an input; choose another --output")
+    require_apart(output, *inputs)
+    require_apart(output.with_name(f".{output.name}.partial"), *inputs)
     if output.is_dir() and not output.name:
         raise OutputError(f"{output}: is no name for an output; choose another --output")
     _check_folder(output.parent)
     return output
+
+
+def require_apart(output: Path, *inputs: Path | None) -> None:
+    """Raise `OutputError` if ``output`` is one of the inputs, lies within one, or holds one."""
+    there = output.resolve()
+    for path in inputs:
+        if path is None:
+            continue
+        given = path.resolve()
+        if there == given:
+            raise OutputError(f"{output}: is also an input; choose another output")
+        if there.is_relative_to(given):
+            raise OutputError(f"{output}: is also an input: it lies in {path}; choose another")
+        if given.is_relative_to(there):
+            raise OutputError(f"{output}: is also an input: {path} lies in it; choose another")
 
 
 def _check_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.arguments import require_output_folder
+from pipelines.arguments import require_apart, require_output_folder
 from pipelines.console import Console
 from ranker.config import ConfigError
 
@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     from ranker.scoring.runtimes.onnx_folder import export_folder
 
     output = require_output_folder(arguments)
+    require_apart(output, arguments.bundle, arguments.data)
     bundle = load_bundle(arguments.bundle)
     export = export_folder(
         bundle, arguments.bundle, output, int8=arguments.int8, threads=num_threads()

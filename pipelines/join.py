@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from pipelines.arguments import add_config, print_config, read_schema, require_output, resolve
+from pipelines.arguments import (
+    add_config,
+    print_config,
+    read_schema,
+    require_apart,
+    require_output,
+    resolve,
+)
 from pipelines.console import Console
 from ranker.atomic import (
     MANIFEST,
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
     from ranker.scoring.join.join import JoinCounts
     from ranker.scoring.join.joiner import Joiner, Period
 
+KIND = "impressions"
 EVER_MS = 2**62
 
 
@@ -97,15 +105,17 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         None if text is None else moment_ms(text, schema)
         for text in (arguments.since, arguments.until, arguments.as_of)
     )
+    if since is not None and until is not None and since >= until:
+        raise ConfigError(f"--since {arguments.since} must lie before --until {arguments.until}")
     period = Period(
         since_ms=-EVER_MS if since is None else since, until_ms=EVER_MS if until is None else until
     )
     joiner, unmatched = _prepare(arguments, schema, config, period, as_of)
+    summary = _write(arguments, output, joiner)
     if arguments.unmatched is not None:
         from ranker.data.parquet import write_table
 
         write_table(arguments.unmatched, unmatched)
-    summary = _write(arguments, output, joiner)
     console.result(describe(summary, joiner.counts), asdict(summary))
     return 0
 
@@ -152,7 +162,7 @@ def _write(arguments: argparse.Namespace, output: Path, joiner: Joiner) -> JoinS
             manifest, _manifest(arguments, joiner, summary, {output.name: sha256_of(output)})
         )
         return summary
-    with replacing_folder(output) as folder:
+    with replacing_folder(output, kind=KIND) as folder:
         # Not beside the manifest: other readers of Parquet folders would stumble over it.
         parts = folder / "impressions"
         parts.mkdir()
@@ -232,14 +242,16 @@ def _is_file(output: Path) -> bool:
 
 def _check_outputs(output: Path, arguments: argparse.Namespace) -> None:
     """Refuse what would overwrite an input or somebody's folder, before the work begins."""
-    inputs = [arguments.slates, arguments.outcomes]
-    for path in (output, arguments.unmatched):
-        if path is not None and any(path.resolve() == other.resolve() for other in inputs):
-            raise OutputError(f"{path}: is also an input; choose another")
+    inputs = (arguments.slates, arguments.outcomes, arguments.schema)
+    require_apart(output, *inputs)
+    if arguments.unmatched is not None:
+        require_apart(arguments.unmatched, *inputs)
+        if arguments.unmatched.resolve().is_relative_to(output.resolve()):
+            raise OutputError(f"{arguments.unmatched}: lies in --output; choose another")
     if arguments.unmatched is not None and arguments.unmatched.is_dir():
         raise OutputError(f"{arguments.unmatched}: is a folder; --unmatched names a Parquet file")
     if not _is_file(output):
-        check_replaceable(output)
+        check_replaceable(output, kind=KIND)
     elif output.is_dir():
         raise OutputError(f"{output}: is a folder; a *.parquet --output is a file")
 
@@ -258,7 +270,7 @@ def _manifest(
 ) -> dict[str, object]:
     period = joiner.period
     return {
-        "kind": "impressions",
+        "kind": KIND,
         "files": files,
         "slates": str(arguments.slates),
         "outcomes": str(arguments.outcomes),

@@ -16,7 +16,7 @@ from pipelines.arguments import (
 )
 from pipelines.console import Console
 from ranker.atomic import check_replaceable, replacing_folder
-from ranker.data.prepare import Inputs, PrepareSettings, PrepareSummary, prepare, read_summary
+from ranker.data.prepare import KIND, Inputs, PrepareSettings, PrepareSummary, prepare, read_summary
 from ranker.data.reuse import is_made_of, read_origin, write_origin
 
 
@@ -45,13 +45,13 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         earlier_history=arguments.earlier_history,
         state=arguments.state,
     )
-    check_replaceable(output)
+    check_replaceable(output, kind=KIND)
     origin = read_origin(inputs, schema, settings)
     reused = not arguments.force and is_made_of(output, origin)
     if reused:
         summary = read_summary(output)
     else:
-        with replacing_folder(output) as folder:
+        with replacing_folder(output, kind=KIND) as folder:
             summary = prepare(inputs, schema, settings, folder)
             write_origin(folder, origin)
     text = describe(summary, output)

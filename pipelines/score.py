@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ranker.bundle import ModelBundle
     from ranker.scoring.job.job import Engine, JobResult
     from ranker.scoring.job.shard_counts import ScoreSummary
+    from ranker.scoring.slates.exposure import SlateCounts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +68,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     config = resolve(ScoreConfig, arguments, seed=arguments.seed)
     if arguments.print_config:
         return print_config(config, console)
-    output = require_output_parts(arguments, arguments.candidates)
+    output = require_output_parts(
+        arguments, arguments.candidates, arguments.bundle, arguments.state
+    )
     started = time.perf_counter()
     engine = choose_engine(arguments)
 
@@ -163,6 +166,7 @@ def _data_lines(summary: ScoreSummary) -> list[str]:
     if summary.scores is not None:
         values = [f"{name} {value:.4g}" for name, value in summary.scores.items()]
         lines.append("  scores: " + ", ".join(values))
+    lines += _slate_lines(summary.slates)
     if summary.unknown_or_null_ids:
         counts = [f"{name} {count:,}" for name, count in summary.unknown_or_null_ids.items()]
         lines.append("  unknown or null ids: " + ", ".join(counts))
@@ -170,6 +174,20 @@ def _data_lines(summary: ScoreSummary) -> list[str]:
         f"  {count:,} candidates have no row in the {owner} table"
         for owner, count in summary.rows_without_owner.items()
     ]
+    return lines
+
+
+def _slate_lines(slates: SlateCounts) -> list[str]:
+    """What the constraints kept from being shown, if anything."""
+    lines = []
+    if slates.hidden_by_freshness:
+        lines.append(f"  {slates.hidden_by_freshness:,} candidates hidden by freshness")
+    if slates.short_slates:
+        empty = f", {slates.empty_slates:,} of them empty" if slates.empty_slates else ""
+        lines.append(
+            f"  {slates.short_slates:,} slates are shorter than asked for{empty} "
+            f"({slates.missing_items:,} items missing)"
+        )
     return lines
 
 

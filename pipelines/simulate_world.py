@@ -46,6 +46,8 @@ from ranker.report.experiment_page import ExperimentPage, render_experiment
 from ranker.report.markup import Column, Html, escape, table
 from ranker.report.panel import section
 
+KIND = "simulation"
+
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Simulate an experiment in a world."""
@@ -55,7 +57,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.print_config:
         return print_config(resolved, console)
     output = require_output(arguments)
-    check_replaceable(output)
+    check_replaceable(output, kind=KIND)
     check_columns(config)
     return _simulate(arguments, resolved, output, console)
 
@@ -226,14 +228,14 @@ def _write(
 ) -> None:
     """Write the whole folder, or nothing."""
     assert page.provenance is not None
-    with replacing_folder(output) as folder:
+    with replacing_folder(output, kind=KIND) as folder:
         write_table(folder / "outcomes.parquet", outcomes)
         write_json(folder / "simulation.json", document)
         write_json(folder / "analysis.json", page.analysis.to_json())
         write_text(folder / "config.yaml", page.provenance.config_yaml)
         write_text(folder / "analyze.yaml", dump_yaml(page.analysis.settings))
         write_text(folder / "report.html", render_experiment(page))
-        manifest = {"kind": "simulation", "created_by": page.created_by}
+        manifest = {"kind": KIND, "created_by": page.created_by}
         write_json(folder / MANIFEST, {**manifest, "files": folder_digests(folder)})
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from ranker.bundle import ModelBundle
     from ranker.data.store import EncodedStore, Window
+    from ranker.data.vocabulary import Vocabulary
     from ranker.evaluation.metrics import IntArray
     from ranker.evaluation.rows import EvaluationRows
     from ranker.report.tuning_content import TuningPage
@@ -90,7 +91,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     store = EncodedStore(arguments.data)
     ranker, windows = open_predictions(arguments, store)
     today = todays_weights(ranker, store.schema, arguments.score_weights)
-    titles = None if arguments.titles is None else read_titles(arguments.titles, store.schema)
+    titles = None
+    if arguments.titles is not None:
+        items = store.encoders.vocabularies["item"]
+        titles = read_titles(arguments.titles, store.schema, items)
     rows = read_rows(store, windows)
     console.say(f"predicting {rows.stop - rows.start:,} rows of {len(windows)} windows")
     source = arguments.bundle or arguments.predictions
@@ -189,11 +193,11 @@ def item_order(store: EncodedStore, rows: EvaluationRows) -> IntArray:
     return order
 
 
-def read_titles(path: Path, schema: Schema) -> pa.Table:
-    """The log's item column, and ``title``.
+def read_titles(path: Path, schema: Schema, items: Vocabulary) -> pa.Table:
+    """The log's item column, of the type that ``items`` has, and ``title``.
 
     Raises:
-        DataError: a column is missing, or titles are no texts.
+        DataError: a column is missing, titles are no texts, or ids are of another type.
     """
     import pyarrow as pa
 
@@ -206,6 +210,13 @@ def read_titles(path: Path, schema: Schema) -> pa.Table:
                 f"--titles {path}: needs the columns {schema.log.item!r} and 'title', got "
                 f"{table.column_names}"
             )
+    ids = table.column(schema.log.item).type
+    are_texts = items.ids.dtype == object
+    if pa.types.is_integer(ids) == are_texts:
+        raise DataError(
+            f"--titles {path}: column {schema.log.item!r} is {ids}, and "
+            f"{'text' if are_texts else 'an integer'} in the log; write it in one type"
+        )
     title = table.column("title")
     if not (pa.types.is_string(title.type) or pa.types.is_large_string(title.type)):
         raise DataError(f"--titles {path}: column 'title' must hold texts, got {title.type}")

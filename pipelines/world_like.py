@@ -38,6 +38,8 @@ NEVER_FITTED = (
 )
 NOT_IN_WORLD = "in the world nobody watches or likes without a click, whatever the log says"
 
+KIND = "fitted world"
+
 
 class LikeConfig(Config):
     """How to fit.
@@ -57,7 +59,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.print_config:
         return print_config(config, console)
     output = require_output(arguments)
-    check_replaceable(output)
+    check_replaceable(output, kind=KIND)
     schema = read_schema(arguments.schema)
     # The world's file must be right before the log is read.
     load_world(arguments.world, arguments.overrides)
@@ -76,10 +78,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         "closeness": [{**asdict(one), "relative_error": one.relative_error} for one in closeness],
         "notes": notes,
     }
-    with replacing_folder(output) as folder:
+    with replacing_folder(output, kind=KIND) as folder:
         write_text(folder / "world.yaml", dump_yaml(fitted))
         write_json(folder / "closeness.json", document)
-        manifest = {"kind": "fitted world", "created_by": f"ranker {version('ranker')}"}
+        manifest = {"kind": KIND, "created_by": f"ranker {version('ranker')}"}
         write_json(folder / MANIFEST, {**manifest, "files": folder_digests(folder)})
     world_file = output / "world.yaml"
     lines = [describe(closeness, console), *(f"- {note}" for note in notes), str(world_file)]

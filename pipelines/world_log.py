@@ -25,6 +25,8 @@ from ranker.experiment.world.log import write_log
 from ranker.experiment.world.settings import WorldSettings
 from ranker.schema import Schema
 
+KIND = "world log"
+
 
 class WorldLogConfig(Config):
     """Which days to write.
@@ -59,11 +61,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             f"most the world's num_days, {settings.num_days}"
         )
     output: Path = arguments.write_log
-    check_replaceable(output)
+    check_replaceable(output, kind=KIND)
     world = make_world_of(settings)
     schema = world_schema(settings)
     console.say(f"writing {config.log_days} days of {settings.num_users:,} users")
-    with replacing_folder(output) as folder:
+    with replacing_folder(output, kind=KIND) as folder:
         write_log(
             world,
             folder,
@@ -75,7 +77,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         write_text(folder / "schema.yaml", dump_yaml(schema))
         write_text(folder / "world.yaml", dump_yaml(settings))
         files = folder_digests(folder)
-        manifest = {"kind": "world log", "created_by": f"ranker {version('ranker')}"}
+        manifest = {"kind": KIND, "created_by": f"ranker {version('ranker')}"}
         write_json(folder / MANIFEST, {**manifest, "log": config.model_dump(), "files": files})
     console.result(
         f"{output}: log/ ({config.log_days} days), candidates/ (from day "

@@ -47,17 +47,17 @@ def write_json(path: Path, value: object) -> None:
 
 
 @contextlib.contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path, *, kind: str) -> Iterator[Path]:
     """Yield an empty sibling folder; on success it takes the place of ``path``.
 
-    An existing folder is replaced only if it holds a manifest of an earlier output, so that a
-    mistyped path never deletes anybody's data.
+    An existing folder is replaced only if its manifest says that it is an earlier output of the
+    same ``kind``, so that a mistyped path never deletes anybody's data.
 
     Raises:
-        OutputError: ``path`` is a file, or a non-empty folder that is no earlier output.
+        OutputError: see `check_replaceable`.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a symbolic link
-    check_replaceable(path)
+    check_replaceable(path, kind=kind)
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_up_after_killed(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -92,14 +92,24 @@ def put_folder_in_place(folder: Path, path: Path) -> None:
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def check_replaceable(path: Path) -> None:
-    """Raise `OutputError` unless ``path`` is free, empty, or an earlier output."""
+def check_replaceable(path: Path, *, kind: str) -> None:
+    """Raise `OutputError` unless ``path`` is free, empty, or an earlier output of ``kind``."""
     if path.is_file():
         raise OutputError(f"{path}: is a file; --output names a folder")
-    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if not (path / MANIFEST).is_file():
         raise OutputError(
             f"{path}: is not empty and holds no {MANIFEST} of an earlier output; "
             "choose another folder"
+        )
+    try:
+        found = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = "something unknown"
+    if found != kind:
+        raise OutputError(
+            f"{path}: holds {found}, and only {kind} may be replaced here; choose another folder"
         )
 
 

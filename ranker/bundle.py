@@ -41,6 +41,7 @@ from ranker.tensor_file import read_tensors, write_tensors
 
 GOLDEN_FILE = "golden.safetensors"
 FORMAT = 3
+KIND = "bundle"
 UNCALIBRATED_FORMAT = 2  # is read, too: all but the calibrators was there
 FILES = (
     "config.yaml",
@@ -114,7 +115,7 @@ def save_bundle(folder: Path, bundle: ModelBundle, golden: Batch) -> None:
         bundle: its parts (``weights_sha256`` is computed, not read).
         golden: a few encoded rows to be replayed by `verify`.
     """
-    with replacing_folder(folder) as temporary:
+    with replacing_folder(folder, kind=KIND) as temporary:
         (temporary / "config.yaml").write_text(dump_yaml(bundle.config), encoding="utf-8")
         (temporary / "schema.yaml").write_text(dump_yaml(bundle.schema), encoding="utf-8")
         weights_yaml = dump_yaml(bundle.score_weights)
@@ -132,7 +133,7 @@ def save_bundle(folder: Path, bundle: ModelBundle, golden: Batch) -> None:
         write_json(
             temporary / MANIFEST,
             {
-                "kind": "bundle",
+                "kind": KIND,
                 "format": FORMAT,
                 "schema_digest": digest(bundle.schema),
                 "data_window": bundle.data_window.model_dump(),
@@ -206,7 +207,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder}: is no bundle (no {MANIFEST})") from None
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{folder / MANIFEST}: damaged: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("kind") != "bundle":
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         raise DataError(f"{folder}: is no bundle")
     found = manifest.get("format")
     if found not in FILES_BY_FORMAT:

@@ -74,20 +74,20 @@ def test_full_disk_keeps_the_old_file(tiny_disk: Path) -> None:
 def test_folder_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "one"
     for text in ("first", "second"):
-        with replacing_folder(path) as temporary:
+        with replacing_folder(path, kind="run") as temporary:
             (temporary / "sub").mkdir()
             write_text(temporary / "sub" / text, text)
-            write_json(temporary / MANIFEST, {})
+            write_json(temporary / MANIFEST, {"kind": "run"})
             assert temporary.parent == path.parent
         assert names(path / "sub") == [text]
     assert names(path.parent) == ["one"]
 
 
 def test_empty_folder_may_be_used(tmp_path: Path) -> None:
-    with replacing_folder(tmp_path / "empty") as temporary:
+    with replacing_folder(tmp_path / "empty", kind="run") as temporary:
         write_text(temporary / "x", "x")
     (tmp_path / "other").mkdir()
-    with replacing_folder(tmp_path / "other") as temporary:
+    with replacing_folder(tmp_path / "other", kind="run") as temporary:
         write_text(temporary / "y", "y")
     assert names(tmp_path / "other") == ["y"]
 
@@ -100,19 +100,33 @@ def test_foreign_folder_and_file_are_refused(tmp_path: Path) -> None:
         (mine, r"photos: is not empty and holds no manifest\.json of an earlier output"),
         (mine / "cat.jpg", "is a file; --output names a folder"),
     ]:
-        with pytest.raises(OutputError, match=message), replacing_folder(path):
+        with pytest.raises(OutputError, match=message), replacing_folder(path, kind="run"):
             pytest.fail("must not begin")
     assert names(mine) == ["cat.jpg"] and names(tmp_path) == ["photos"]
 
 
+def test_another_kind_of_output_is_refused(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for content, found in [('{"kind": "bundle"}', "bundle"), ("[]", "something unknown")]:
+        (bundle / MANIFEST).write_text(content)
+        message = f"holds {found}, and only impressions may be replaced here"
+        with (
+            pytest.raises(OutputError, match=message),
+            replacing_folder(bundle, kind="impressions"),
+        ):
+            pytest.fail("must not begin")
+    assert names(bundle) == [MANIFEST]
+
+
 def test_failure_keeps_the_old_folder(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    with replacing_folder(path) as temporary:
-        write_json(temporary / MANIFEST, {"run": 1})
+    with replacing_folder(path, kind="run") as temporary:
+        write_json(temporary / MANIFEST, {"kind": "run", "run": 1})
 
     def fail() -> None:
-        with replacing_folder(path) as temporary:
-            write_json(temporary / MANIFEST, {"run": 2})
+        with replacing_folder(path, kind="run") as temporary:
+            write_json(temporary / MANIFEST, {"kind": "run", "run": 2})
             raise RuntimeError("half-way")
 
     with pytest.raises(RuntimeError, match="half-way"):
@@ -124,8 +138,8 @@ def test_failing_rename_brings_the_old_folder_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "run"
-    with replacing_folder(path) as temporary:
-        write_json(temporary / MANIFEST, {"run": 1})
+    with replacing_folder(path, kind="run") as temporary:
+        write_json(temporary / MANIFEST, {"kind": "run", "run": 1})
     rename = Path.rename
 
     def refuse(self: Path, target: Path) -> Path:
@@ -134,8 +148,8 @@ def test_failing_rename_brings_the_old_folder_back(
         return rename(self, target)
 
     def replace() -> None:
-        with replacing_folder(path) as temporary:
-            write_json(temporary / MANIFEST, {"run": 2})
+        with replacing_folder(path, kind="run") as temporary:
+            write_json(temporary / MANIFEST, {"kind": "run", "run": 2})
             monkeypatch.setattr(Path, "rename", refuse)
 
     with pytest.raises(OSError, match="broken disk"):
@@ -201,11 +215,11 @@ def test_a_folder_moved_away_by_a_killed_process_is_put_back(
     tmp_path: Path, dead_process: int
 ) -> None:
     path = tmp_path / "bundle"
-    with replacing_folder(path) as temporary:
-        write_json(temporary / MANIFEST, {"number": 1})
+    with replacing_folder(path, kind="run") as temporary:
+        write_json(temporary / MANIFEST, {"kind": "run", "number": 1})
     path.rename(tmp_path / f".bundle.{dead_process}.old")
     (tmp_path / f".bundle.{dead_process}.tmp").mkdir()
-    with pytest.raises(OSError, match="disk"), replacing_folder(path):
+    with pytest.raises(OSError, match="disk"), replacing_folder(path, kind="run"):
         assert names(path) == [MANIFEST]
         raise OSError("disk")
     assert names(tmp_path) == ["bundle"]

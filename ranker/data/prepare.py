@@ -67,6 +67,9 @@ class PrepareSettings(Config):
         return value
 
 
+KIND = "prepared data"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
     """Where the raw data is. ``state`` continues an earlier `prepare`."""
@@ -154,7 +157,7 @@ def prepare(
     write_json(
         output / MANIFEST,
         {
-            "kind": "prepared data",
+            "kind": KIND,
             "schema_digest": digest(schema),
             "summary": asdict(summary),
             "columns": columns,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import assert_never
 
 import numpy as np
@@ -21,6 +21,7 @@ IntArray = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
 
 PROBABILITY_FLOOR = 1e-6  # ε: a predicted 0 must not decide a product alone
+MAX_SCORE = 1e290  # of a sum: the scores of all candidates are added up, too
 MAX_LOG_SCORE = 700.0  # exp of more overflows float64, of less than its negative underflows
 
 
@@ -138,10 +139,7 @@ def weighted_sum(
     as it is.
     """
     weighed = _weighed_tasks(predictions, weights, schema_tasks)
-    return sum(
-        (_signed_weight(task, weights) * predictions[task.name] for task in weighed),
-        start=np.zeros(1),
-    )
+    return _bounded_sum(_signed_weight(task, weights) * predictions[task.name] for task in weighed)
 
 
 def rank_normalised_sum(
@@ -165,13 +163,22 @@ def rank_normalised_sum(
         raise ValueError(
             f"requests: expected {num_rows} codes, one a candidate, got shape {requests.shape}"
         )
-    return sum(
-        (
-            _signed_weight(task, weights) * normalised_ranks(predictions[task.name], requests)
-            for task in weighed
-        ),
-        start=np.zeros(1),
+    return _bounded_sum(
+        _signed_weight(task, weights) * normalised_ranks(predictions[task.name], requests)
+        for task in weighed
     )
+
+
+def _bounded_sum(terms: Iterable[Float64Array]) -> Float64Array:
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused here
+        scores = sum(terms, start=np.zeros(1))
+    extreme = np.abs(scores).max(initial=0.0)
+    if not extreme <= MAX_SCORE:
+        raise ValueError(
+            f"score weights: the sum reaches {extreme:.3g}, beyond {MAX_SCORE:g}; divide all "
+            "weights by one number: the order of the candidates stays"
+        )
+    return scores
 
 
 def _signed_weight(task: TaskSpec, weights: Mapping[str, float]) -> np.float64:

@@ -27,5 +27,5 @@ class ScoreConfig(Config):
     slate: SlateConfig = SlateConfig()
     runtime: RuntimeName | Literal["auto"] = "factorised"
     shard_rows: int = Field(default=200_000, ge=1)
-    threads: int = Field(default=0, ge=0)
+    threads: int = Field(default=0, ge=0, le=1024)
     seed: int = Field(default=0, ge=0)

@@ -53,3 +53,16 @@ def test_exported_model_predicts_what_the_bundle_does(
             for given in session.get_inputs()
         }
         assert {len(values) for values in session.run(None, columns)} == {num_rows}
+
+
+def test_a_bundle_is_never_replaced(trained_synthetic: Path, tmp_path: Path) -> None:
+    bundle = trained_synthetic / "bundle"
+    before = sorted(path.name for path in bundle.iterdir())
+    ran = run_ranker("export", bundle, "--output", bundle)
+    assert (ran.code, "is also an input" in ran.err) == (2, True), ran.err
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "manifest.json").write_text('{"kind": "bundle"}')
+    ran = run_ranker("export", bundle, "--output", other)
+    assert (ran.code, "holds bundle, and only onnx" in ran.err) == (2, True), ran.err
+    assert sorted(path.name for path in bundle.iterdir()) == before

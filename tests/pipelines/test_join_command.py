@@ -466,3 +466,32 @@ def test_equals_a_plain_loop(desk: Desk, rows: list[Any], patience: int, slate: 
     )
     assert list(got) == expected
     assert np.array_equal(table.column("place").to_numpy(), table.column("rank").to_numpy() - 1)
+
+
+def test_no_input_and_no_other_output_is_written_to(desk: Desk) -> None:
+    bundle = desk.folder / "bundle"
+    bundle.mkdir()
+    (bundle / "manifest.json").write_text('{"kind": "bundle"}')
+    (bundle / "weights.safetensors").write_text("precious")
+    ran = desk.join(output="bundle")
+    assert (ran.code, "holds bundle" in ran.err) == (2, True), ran.err
+    assert (bundle / "weights.safetensors").read_text() == "precious"
+    for output, unmatched, message in (
+        ("same.parquet", "same.parquet", "lies in --output"),
+        ("new", "new/rest.parquet", "lies in --output"),
+        ("new.parquet", "outcomes.parquet", "is also an input"),
+        ("slates.parquet/x.parquet", "rest.parquet", "is also an input"),
+    ):
+        ran = desk.join("--unmatched", desk.folder / unmatched, output=output)
+        assert (ran.code, message in ran.err) == (2, True), ran.err
+    assert not (desk.folder / "new").exists()
+
+
+def test_a_refused_join_leaves_nothing(desk: Desk) -> None:
+    rest = desk.folder / "rest.parquet"
+    words = ["--set", "outcome_time=at", "--set", "patience_hours=6", "--set", "incomplete=refuse"]
+    ran = desk.join(*words, "--as-of", str(T0 + HOUR_MS), "--unmatched", rest)
+    assert ran.code == 3, ran.err
+    assert not rest.exists() and not (desk.folder / "new.parquet").exists()
+    ran = desk.join("--since", "2024-03-20", "--until", "2024-03-18")
+    assert (ran.code, "must lie before --until" in ran.err) == (2, True), ran.err

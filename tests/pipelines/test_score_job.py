@@ -329,7 +329,7 @@ def test_only_our_own_output_is_replaced(chain: Chain, tmp_path: Path) -> None:
         (folder / "_manifest.json").write_text(content)
         refused(score(chain, folder), 2, message)
     assert (folder / "part-00000.parquet").read_bytes() == b"hers"
-    refused(score(chain, chain.candidates.parent, candidates=tmp_path), 2, "holds no slates")
+    refused(score(chain, chain.candidates.parent), 2, "is also an input")
     refused(score(chain, tmp_path / "in" / "out", candidates=tmp_path / "in"), 2, "also an input")
 
 
@@ -363,3 +363,85 @@ def test_the_measured_runtime_stays_in_the_manifest(chain: Chain, tmp_path: Path
     assert ran.code == 0, ran.err
     manifest = json.loads((tmp_path / "slates" / "_manifest.json").read_text())
     assert manifest["config"]["runtime"] in ("factorised", "plain", "onnx")
+
+
+def test_no_input_is_ever_written_to(chain: Chain, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    assert score(chain, own).code == 0
+    before = digests(own)
+    refused(score(chain, own, candidates=own / "part-00000.parquet"), 2, "lies in it")
+    for inside in (chain.state / "slates", chain.bundle / "slates"):
+        refused(score(chain, inside), 2, "is also an input")
+        assert not inside.exists()
+    assert digests(own) == before
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({}, "column 'shelf' is missing, but int64"),
+        ({"shelf": "text"}, "column 'shelf' is string, but int64"),
+    ],
+)
+def test_a_capped_column_is_alike_in_all_files(
+    second: dict[str, str], message: str, chain: Chain, tmp_path: Path
+) -> None:
+    table = pq.read_table(chain.candidates)
+    half = table.num_rows // 2
+    folder = tmp_path / "candidates"
+    folder.mkdir()
+    shelf = pa.array(np.arange(half) % 3)
+    pq.write_table(table.slice(0, half).append_column("shelf", shelf), folder / "a.parquet")
+    rest = table.slice(half)
+    for name, value in second.items():
+        rest = rest.append_column(name, pa.array([value] * rest.num_rows))
+    pq.write_table(rest, folder / "b.parquet")
+    words = ["--set", "slate.max_per={shelf: 1}", "--keep-columns", "device"]
+    refused(score(chain, tmp_path / "slates", *words, candidates=folder), 3, message)
+    assert not partial_of(tmp_path / "slates").exists()
+
+
+def test_a_column_twice_is_a_sentence(chain: Chain, tmp_path: Path) -> None:
+    table = pq.read_table(chain.candidates)
+    twice = table.append_column("x", table.column(0)).append_column("x", table.column(0))
+    pq.write_table(twice, tmp_path / "c.parquet")
+    ran = score(chain, tmp_path / "slates", candidates=tmp_path / "c.parquet")
+    refused(ran, 3, "column 'x' is there 2 times")
+
+
+@pytest.mark.parametrize("combination", ["weighted_sum", "rank_normalised_sum"])
+def test_weights_beyond_all_numbers(combination: str, chain: Chain, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.yaml"
+    weights.write_text(f"combination: {combination}\nweights: {{click: 1.0e+308, like: 1.0e+308}}")
+    ran = score(chain, tmp_path / "slates", "--score-weights", weights)
+    refused(ran, 2, "divide all weights by one number")
+
+
+@pytest.mark.parametrize("setting", ["slate.size=100000000000000000000", "threads=100000"])
+def test_absurd_numbers_are_refused(setting: str, chain: Chain, tmp_path: Path) -> None:
+    refused(score(chain, tmp_path / "slates", "--set", setting), 2, f"--set {setting}")
+
+
+def test_long_slates_need_no_memory_of_their_length(chain: Chain, tmp_path: Path) -> None:
+    words = ["--set", "slate.size=1000000", "--set", "slate.max_per={device: 2}"]
+    assert score(chain, tmp_path / "slates", *words).code == 0
+
+
+def test_a_damaged_job_file_does_not_resume(
+    chain: Chain,
+    tmp_path: Path,
+    fails_at: Callable[[int, BaseException], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "slates.parquet"
+    partial = interrupted(chain, output, fails_at, monkeypatch)
+    (partial / ".job.json").write_text('{"format": 1}')
+    refused(score(chain, output, "--resume"), 3, "or is damaged")
+
+
+def test_what_freshness_hides_is_said(chain: Chain, tmp_path: Path) -> None:
+    freshness = "slate.freshness={column: time_s, max_age_hours: 0.000001, unknown: hide}"
+    words = score_words(chain, tmp_path / "slates", "--set", freshness)
+    ran = run_ranker(*words[:-1], "--set", "slate.size=1000")
+    assert ran.code == 0, ran.err
+    assert "slates are shorter than asked for" in ran.out

@@ -213,3 +213,14 @@ def test_ties_go_by_item_id(prepared_synthetic: Path) -> None:
 
 def test_the_command_is_listed() -> None:
     assert "tune-weights" in COMMANDS
+
+
+def test_titles_have_the_logs_kind_of_ids(
+    prepared_synthetic: Path, trained_synthetic: Path, tmp_path: Path
+) -> None:
+    store_ids = EncodedStore(prepared_synthetic).encoders.vocabularies["item"].ids
+    other = pa.array([1, 2]) if store_ids.dtype == object else pa.array(["1", "2"])
+    titles = tmp_path / "titles.parquet"
+    pq.write_table(pa.table({"item_id": other, "title": ["one", "two"]}), titles)
+    ran = tune(prepared_synthetic, trained_synthetic, tmp_path / "out", "--titles", titles)
+    assert (ran.code, "write it in one type" in ran.err) == (3, True), ran.err

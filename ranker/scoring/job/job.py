@@ -37,7 +37,7 @@ from ranker.scoring.predict import check_belongs
 from ranker.scoring.runtimes.predictor import choose_runtime
 from ranker.scoring.runtimes.runtime_name import EXACT_RUNTIMES, RuntimeName
 from ranker.scoring.score_config import ScoreConfig
-from ranker.scoring.slates.slate_candidates import check_slate_config
+from ranker.scoring.slates.slate_candidates import check_slate_config, columns_read
 from ranker.scoring.stage_clock import StageClock, stage
 
 FORMAT = 1
@@ -182,7 +182,8 @@ def _plan_anew(
     root, schema = inputs.candidates, source.schema
     files = input_files(root)
     check_slate_config(config.slate, schema, open_file(files[0].path(root)).schema_arrow.names)
-    travelling = travelling_columns(root, files, schema, inputs.keep_columns)
+    looked_at = columns_read(config.slate, schema)
+    travelling = travelling_columns(root, files, schema, inputs.keep_columns, looked_at=looked_at)
     plan = make_plan(root, schema, shard_rows=config.shard_rows, report=watch.planned)
     if config.runtime == "auto":
         runtime = _fastest_runtime(root, plan, bundle, source, watch)
@@ -223,18 +224,29 @@ def _continue(
         DataError: its inputs or settings were others; says which.
     """
     again = f"to score anew, leave out --resume (this discards {partial.path})"
-    if begun.get("format") != FORMAT:
-        raise DataError(f"{partial.path}: was begun by another version of ranker; {again}")
-    plan = ShardPlan.from_json(begun["plan"])
+    try:
+        known = begun["format"] == FORMAT
+        plan = ShardPlan.from_json(begun["plan"])
+        measured = {name: begun["config"][name] for name in ("threads", "runtime")}
+    except (KeyError, TypeError, ValueError):
+        known = False
+    if not known:
+        raise DataError(
+            f"{partial.path}: was begun by another version of ranker, or is damaged; {again}"
+        )
     config = inputs.config
     if config.threads == 0:
-        config = config.model_copy(update={"threads": begun["config"]["threads"]})
+        config = config.model_copy(update={"threads": measured["threads"]})
     if config.runtime == "auto":
-        config = config.model_copy(update={"runtime": begun["config"]["runtime"]})
+        config = config.model_copy(update={"runtime": measured["runtime"]})
     now_files = input_files(inputs.candidates)
     changes = [f"candidates: {phrase}" for phrase in describe_changes(plan.files, now_files)]
     travelling = travelling_columns(
-        inputs.candidates, now_files, source.schema, inputs.keep_columns
+        inputs.candidates,
+        now_files,
+        source.schema,
+        inputs.keep_columns,
+        looked_at=columns_read(config.slate, source.schema),
     )
     job = _job(inputs, partial, config, travelling, plan)
     changes += _changed_settings(begun, _record(inputs, job))

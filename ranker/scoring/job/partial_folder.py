@@ -117,12 +117,12 @@ class PartialFolder:
             part = FinishedPart(
                 index=index,
                 name=name,
-                rows=values["rows"],
+                rows=pq.read_metadata(self.path / name).num_rows,
                 sha256=values["sha256"],
                 counts=ShardCounts.from_json(values["counts"]),
             )
             intact = sha256_of(self.path / name) == part.sha256
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
             return None
         return part if intact else None
 

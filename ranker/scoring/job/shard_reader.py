@@ -56,13 +56,24 @@ class ShardRows:
 
 
 def travelling_columns(
-    root: Path, files: Sequence[InputFile], schema: Schema, keep: Sequence[str] | None
+    root: Path,
+    files: Sequence[InputFile],
+    schema: Schema,
+    keep: Sequence[str] | None,
+    *,
+    looked_at: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """The candidates' columns that slates get: all of them, or ``keep`` and what names the row.
 
+    Args:
+        root, files: the candidates.
+        schema: theirs.
+        keep: columns asked for; None for all.
+        looked_at: columns that are read in any case, and so must be alike in all files too.
+
     Raises:
         ConfigError: ``keep`` names a column that the first file lacks.
-        DataError: another file has one of the columns in another type, or not at all.
+        DataError: a file has one of the columns twice, in another type, or not at all.
     """
     first, *others = (file.path(root) for file in files)
     arrow = open_file(first).schema_arrow
@@ -76,9 +87,15 @@ def travelling_columns(
                 f"--keep-columns: {first} has no column {name!r}{hint} (it has {arrow.names})"
             )
     names = [n for n in arrow.names if keep is None or n in keep or n in needed]
-    for file in others:
+    read = [*names, *(n for n in looked_at if n in arrow.names and n not in names)]
+    for file in (first, *others):
         theirs = open_file(file).schema_arrow
-        for name in names:
+        for name in read:
+            if theirs.names.count(name) > 1:
+                raise DataError(
+                    f"{file}: column {name!r} is there {theirs.names.count(name)} times; give "
+                    "every column its own name"
+                )
             got = theirs.field(name).type if name in theirs.names else "missing"
             if got != arrow.field(name).type:
                 raise DataError(

@@ -21,6 +21,7 @@ from ranker.scoring.runtimes.onnx_export import export_onnx, quantise_onnx
 from ranker.scoring.verification import GOLDEN_TOLERANCE, largest_differences, read_golden
 
 FORMAT = 1
+KIND = "onnx"
 MODEL_FILE, INT8_FILE = "model.onnx", "model_int8.onnx"
 _BATCH_ROWS = 8192
 Float64Array = npt.NDArray[np.float64]
@@ -52,7 +53,7 @@ def export_folder(
         RuntimeUnavailableError: the extra ``onnx`` is not installed.
     """
     golden = read_golden(bundle_folder, bundle, read_manifest(bundle_folder)["format"])
-    with replacing_folder(output) as temporary:
+    with replacing_folder(output, kind=KIND) as temporary:
         path = export_onnx(bundle.model, bundle.schema, temporary / MODEL_FILE)
         forward = onnx_forward(path, bundle.model, threads=threads)
         difference = largest_differences(forward(golden.batch), golden.predictions)
@@ -99,7 +100,7 @@ def _write_manifest(folder: Path, bundle: ModelBundle, export: Export) -> None:
     write_json(
         folder / MANIFEST,
         {
-            "kind": "onnx",
+            "kind": KIND,
             "format": FORMAT,
             "bundle": bundle.weights_sha256,
             "schema_digest": digest(bundle.schema),

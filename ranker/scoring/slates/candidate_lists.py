@@ -88,7 +88,8 @@ def candidate_lists(candidates: SlateCandidates, config: SlateConfig) -> Candida
             Cap(code=candidates.cap_codes[name][rows], most=most)
             for name, most in config.max_per.items()
         ),
-        size=config.size,
+        # no more ranks than the longest list can fill
+        size=min(config.size, int(np.diff(starts).max(initial=1))),
     )
 
 

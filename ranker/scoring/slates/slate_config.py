@@ -9,6 +9,7 @@ from pydantic import Field
 from ranker.config import Config
 
 Cap = Annotated[int, Field(ge=1)]
+MAX_SIZE = 1_000_000
 
 
 class Freshness(Config):
@@ -68,7 +69,7 @@ class SlateConfig(Config):
             been shown, for judging other policies later (`ranker.scoring.slates.exposure`).
     """
 
-    size: int = Field(default=10, ge=1)
+    size: int = Field(default=10, ge=1, le=MAX_SIZE)
     max_per: dict[str, Cap] = Field(default_factory=dict)
     freshness: Freshness | None = None
     exploration: Exploration = NoExploration()
