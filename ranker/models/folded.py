@@ -44,7 +44,8 @@ class FoldedLayer:
     def __call__(self, x: Tensor) -> Tensor:
         """Map [N, B, I], or [1, B, I] read by all N, to [N, B, H]."""
         if x.shape[0] == self.weight.shape[0]:
-            return self.finish(torch.baddbmm(self.bias, x, self.weight))
+            # baddbmm would first write the bias to memory, row by row: adding it costs less
+            return self.finish(torch.bmm(x, self.weight).add_(self.bias))
         num, _, outputs = self.weight.shape
         product = torch.addmm(self.bias.flatten(), x[0], self.flat_weight)  # [B, N * H]
         return self.finish(product.view(-1, num, outputs).transpose(0, 1))
@@ -103,7 +104,9 @@ class Mixture:
         if self.gates is not None:
             weight, bias = self.gates
             gate_logits = torch.addmm(bias, hidden[0], weight)  # [B, K * E]
-        weights = gate_logits.view(len(gate_logits), self.num_tasks, -1).softmax(dim=2)
+        # a softmax over a few neighbours in memory is slow: it is taken across the batch's columns
+        by_task = gate_logits.t().contiguous().view(self.num_tasks, -1, len(gate_logits))
+        weights = by_task.softmax(dim=1).permute(2, 0, 1).contiguous()  # [B, K, E]
         for layer in self.experts:
             hidden = layer(hidden)  # [E, B, H]
         return torch.bmm(weights, hidden.transpose(0, 1)).transpose(0, 1)
@@ -127,20 +130,17 @@ class FoldedModel:
     layers: tuple[FoldedLayer, ...]
     towers: tuple[FoldedLayer, ...]
 
-    def after_first(self, hidden: Tensor, rest: Tensor) -> Tensor:
-        """Logits [B, K] from the first layer's outputs.
-
-        Args:
-            hidden: [B, F]; overwritten.
-            rest: [B, G + K]: gate logits, then what is added to the logits.
-        """
+    def after_first(self, outputs: Tensor) -> Tensor:
+        """Logits [B, K] from the first layer's outputs [B, F + G + K], which are overwritten."""
+        num_gates, num_tasks = self.first.num_gates, len(self.towers[-1].weight)
+        hidden, gate_logits, direct = outputs.split([self.first.num_hidden, num_gates, num_tasks], 1)
         num = self.opening.weight.shape[0]
-        x = self.opening.finish(hidden.view(len(hidden), num, -1).transpose(0, 1))  # [N, B, .]
+        x = self.opening.finish(hidden.unflatten(1, (num, -1)).transpose(0, 1))  # [N, B, .]
         if self.mixture is not None:
-            x = self.mixture(x, rest[:, : self.first.num_gates])
+            x = self.mixture(x, gate_logits)
         for layer in (*self.layers, *self.towers):
             x = layer(x)
-        return x.squeeze(2).t() + rest[:, self.first.num_gates :]
+        return x.squeeze(2).t() + direct
 
 
 @torch.no_grad()

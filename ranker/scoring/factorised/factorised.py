@@ -10,7 +10,7 @@ by one core alone. So predictions are the same bytes whatever was scored before 
 of cores.
 
 Shapes: ``N`` rows, ``G`` runs (`owners.runs`), ``M`` items of a shard's own, ``K``
-tasks, ``F``, ``R``, ``W``, ``L`` as in `ranker.scoring.factorised.input_split`.
+tasks, ``O``, ``W``, ``L`` as in `ranker.scoring.factorised.input_split`.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ the pair. So it is a sum of three terms, A's rows being sorted by owner:
 
 Target attention, a function of request and item, is the fourth.
 
-Shapes: ``B`` rows, ``L`` slots of a history, ``W`` embedding width, ``F`` outputs of the first
-hidden layer, ``R`` = G + K gate logits and logits of the linear part.
+Shapes: ``B`` rows, ``L`` slots of a history, ``W`` embedding width, ``O`` = F + G + K
+outputs of the first layer (`ranker.models.folded.FirstLayer`).
 """
 
 from __future__ import annotations
@@ -32,13 +32,11 @@ class Term:
 
     Attributes:
         embedder: gives the columns [B, d]; None where the side has none, and d = 0.
-        hidden_weight: [d, F].
-        rest_weight: [d, R].
+        weight: [d, O].
     """
 
     embedder: Embedder | None
-    hidden_weight: Tensor
-    rest_weight: Tensor
+    weight: Tensor
 
     def columns(self, features: Mapping[str, Tensor]) -> Tensor | None:
         """The side's columns [B, d]; None where it has none."""
@@ -58,8 +56,7 @@ class AttentionTerm:
     embedder: Embedder
     attention: TargetAttention
     by_pair: bool
-    hidden_weight: Tensor  # [W, F]
-    rest_weight: Tensor  # [W, R]
+    weight: Tensor  # [W, O]
 
     def columns(self, query: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
         """Attended history [B, W] for queries [B, W], tokens [B, L, W] and their mask [B, L]."""
@@ -69,12 +66,11 @@ class AttentionTerm:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class InputSplit:
-    """The terms, and b as [F] and [R]; it is added to the request's term."""
+    """The terms, and b [O]; it is added to the request's term."""
 
     terms: Mapping[Side, Term]
     attention: AttentionTerm | None
-    hidden_bias: Tensor
-    rest_bias: Tensor
+    bias: Tensor
 
 
 def split_input(
@@ -85,31 +81,22 @@ def split_input(
     place = {column: row for row, column in enumerate(embedder.inputs.columns(width))}
     assert len(place) == len(first.weight), "every column of the input has a name of its own"
 
-    def weights(columns: list[InputColumn]) -> tuple[Tensor, Tensor]:
-        rows = first.weight[[place.pop(column) for column in columns]]
-        hidden, rest = rows[:, : first.num_hidden], rows[:, first.num_hidden :]
-        return hidden.contiguous(), rest.contiguous()
+    def weight(columns: list[InputColumn]) -> Tensor:
+        return first.weight[[place.pop(column) for column in columns]]
 
     terms: dict[Side, Term] = {}
     for side in SIDES:
         part = embedder.restricted([feature.name for feature in features[side]])
-        hidden, rest = weights([] if part is None else part.inputs.columns(width))
-        terms[side] = Term(embedder=part, hidden_weight=hidden, rest_weight=rest)
+        columns = [] if part is None else part.inputs.columns(width)
+        terms[side] = Term(embedder=part, weight=weight(columns))
     attention = None
     if embedder.inputs.attends:
-        hidden, rest = weights([("attention", "", j) for j in range(width)])
         items = {feature.name for feature in features["item"]}
         attention = AttentionTerm(
             embedder=embedder,
             attention=embedder.attention,
             by_pair=not items.issuperset(embedder.inputs.candidate),
-            hidden_weight=hidden,
-            rest_weight=rest,
+            weight=weight([("attention", "", j) for j in range(width)]),
         )
     assert not place, "every column of the input belongs to one term"
-    return InputSplit(
-        terms=terms,
-        attention=attention,
-        hidden_bias=first.bias[: first.num_hidden],
-        rest_bias=first.bias[first.num_hidden :],
-    )
+    return InputSplit(terms=terms, attention=attention, bias=first.bias)

@@ -5,7 +5,7 @@ catalogue's own order when a shard first needs them. A block's numbers are a fun
 so it makes no difference to any result which shards came before. Items that are not in
 the catalogue, or that the moment or a row's own columns make another, are computed for the shard.
 
-Shapes: ``C`` items of the catalogue; ``F``, ``R``, ``W`` as in `input_split`.
+Shapes: ``C`` items of the catalogue; ``O``, ``W`` as in `input_split`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ class TermTable:
     """First-layer terms of items, row by row: the catalogue's C, then room for a shard's own.
 
     Attributes:
-        hidden: [C + room, F].
-        rest: [C + room, R].
+        terms: [C + room, O].
         query: [C + room, W], what attends to the history; W = 0 without attention.
     """
 
@@ -58,8 +57,7 @@ class TermTable:
         width = 0
         if split.attention is not None and split.attention.embedder.table is not None:
             width = split.attention.embedder.table.width
-        self.hidden = torch.empty(num_rows, term.hidden_weight.shape[1])
-        self.rest = torch.empty(num_rows, term.rest_weight.shape[1])
+        self.terms = torch.empty(num_rows, term.weight.shape[1])
         self.query = torch.empty(num_rows, width)
 
     def fill(self, start: int, features: Mapping[str, Tensor], num_rows: int) -> None:
@@ -68,10 +66,9 @@ class TermTable:
         term = self._split.terms["item"]
         columns = term.columns(features)
         if columns is None:
-            self.hidden[rows], self.rest[rows] = 0.0, 0.0
+            self.terms[rows] = 0.0
         else:
-            torch.mm(columns, term.hidden_weight, out=self.hidden[rows])
-            torch.mm(columns, term.rest_weight, out=self.rest[rows])
+            torch.mm(columns, term.weight, out=self.terms[rows])
         attention = self._split.attention
         if attention is not None and not attention.by_pair:
             self.query[rows] = attention.embedder.candidate_query(features)
@@ -80,7 +77,7 @@ class TermTable:
 def bytes_per_item(split: InputSplit) -> int:
     """Of a row of `TermTable`."""
     table = TermTable(split, num_items=0, room=1)
-    return sum(part.nbytes for part in (table.hidden, table.rest, table.query))
+    return sum(part.nbytes for part in (table.terms, table.query))
 
 
 class Catalogue:

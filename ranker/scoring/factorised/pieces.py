@@ -1,7 +1,7 @@
 """A piece of a shard: the terms of its candidates added up, and the other layers of the model.
 
-Shapes: ``N`` rows of the shard, ``B`` of a block, ``G`` runs of the piece, ``K`` tasks; ``F``,
-``R``, ``W``, ``L`` as in `ranker.scoring.factorised.input_split`.
+Shapes: ``N`` rows of the shard, ``B`` of a block, ``G`` runs of the piece, ``K`` tasks; ``O``,
+``W``, ``L`` as in `ranker.scoring.factorised.input_split`.
 """
 
 from __future__ import annotations
@@ -78,10 +78,9 @@ def plan_pieces(requests: Shared, start: int, stop: int) -> list[Piece]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _RequestTerms:
-    """The request's term of each of G runs: [G, F] and [G, R], and the history attended to."""
+    """The request's term [G, O] of each of G runs, and the history attended to."""
 
-    hidden: Tensor
-    rest: Tensor
+    terms: Tensor
     history: tuple[Tensor, Tensor] | None  # tokens [G, L, W], their mask [G, L]
 
 
@@ -104,22 +103,21 @@ class PieceScorer:
         """Logits [n, K] of the n rows of a piece, whose items' terms are in ``table_row`` [n]."""
         first_run = int(shard.requests.of_row[piece.start])
         last_run = int(shard.requests.of_row[piece.stop - 1])
-        terms = self._request_terms(shard.request_side, first_run, last_run + 1)
+        request = self._request_terms(shard.request_side, first_run, last_run + 1)
         run = shard.requests.of_row[piece.start : piece.stop] - first_run  # [n]
-        buffer = torch.empty(BLOCK_ROWS, self._table.hidden.shape[1])
+        buffer = torch.empty(BLOCK_ROWS, self._table.terms.shape[1])
         logits = []
         for first in range(0, len(run), BLOCK_ROWS):
             rows = slice(first, first + BLOCK_ROWS)
             at = table_row[rows]
-            hidden, rest = buffer[: len(at)], self._table.rest[at]
-            torch.index_select(self._table.hidden, 0, at, out=hidden)
-            _add_by_run(terms.hidden, run[rows], hidden)
-            _add_by_run(terms.rest, run[rows], rest)
+            outputs = buffer[: len(at)]
+            torch.index_select(self._table.terms, 0, at, out=outputs)
+            _add_by_run(request.terms, run[rows], outputs)
             start = piece.start + first
             pair = self._pair_features(shard, start, start + len(at))
-            self._add_pair_term(pair, hidden, rest)
-            self._add_attention(pair, terms, run[rows], at, hidden, rest)
-            logits.append(self._folded.after_first(hidden, rest))
+            self._add_pair_term(pair, outputs)
+            self._add_attention(pair, request, run[rows], at, outputs)
+            logits.append(self._folded.after_first(outputs))
         return torch.cat(logits)
 
     def _request_terms(self, side: EncodedSide, start: int, stop: int) -> _RequestTerms:
@@ -127,51 +125,46 @@ class PieceScorer:
         features = slice_features(side.features, start, stop)
         columns = term.columns(features)
         if columns is None:
-            hidden = split.hidden_bias.repeat(stop - start, 1)
-            rest = split.rest_bias.repeat(stop - start, 1)
+            terms = split.bias.repeat(stop - start, 1)
         else:
-            hidden = torch.addmm(split.hidden_bias, columns, term.hidden_weight)
-            rest = torch.addmm(split.rest_bias, columns, term.rest_weight)
+            terms = torch.addmm(split.bias, columns, term.weight)
         if self._position_tower is not None:
             tower = self._position_tower.missing(side.device[start:stop])
-            rest[:, rest.shape[1] - tower.shape[1] :] += tower
+            terms[:, terms.shape[1] - tower.shape[1] :] += tower
         history = None
         if split.attention is not None:
             history = split.attention.embedder.history_tokens(features)
-        return _RequestTerms(hidden=hidden, rest=rest, history=history)
+        return _RequestTerms(terms=terms, history=history)
 
     def _pair_features(self, shard: EncodedShard, start: int, stop: int) -> dict[str, Tensor]:
         if shard.pair_side is None:
             return {}
         return slice_features(shard.pair_side.features, start, stop)
 
-    def _add_pair_term(self, pair: dict[str, Tensor], hidden: Tensor, rest: Tensor) -> None:
+    def _add_pair_term(self, pair: dict[str, Tensor], outputs: Tensor) -> None:
         term = self._split.terms["pair"]
         columns = term.columns(pair)
         if columns is not None:
-            hidden.addmm_(columns, term.hidden_weight)
-            rest.addmm_(columns, term.rest_weight)
+            outputs.addmm_(columns, term.weight)
 
     def _add_attention(
         self,
         pair: dict[str, Tensor],
-        terms: _RequestTerms,
+        request: _RequestTerms,
         run: IntArray,
         table_row: Tensor,
-        hidden: Tensor,
-        rest: Tensor,
+        outputs: Tensor,
     ) -> None:
         attention = self._split.attention
-        if attention is None or terms.history is None:
+        if attention is None or request.history is None:
             return
-        tokens, real = (part[torch.from_numpy(run)] for part in terms.history)  # [B, L, W], [B, L]
+        tokens, real = (part[torch.from_numpy(run)] for part in request.history)  # [B, L, W], [B, L]
         if attention.by_pair:
             query = attention.embedder.candidate_query(pair)
         else:
             query = self._table.query[table_row]  # [B, W]
         columns = attention.columns(query, tokens, real)
-        hidden.addmm_(columns, attention.hidden_weight)
-        rest.addmm_(columns, attention.rest_weight)
+        outputs.addmm_(columns, attention.weight)
 
 
 def _add_by_run(terms: Tensor, run: IntArray, rows: Tensor) -> None:
