@@ -133,7 +133,9 @@ class FoldedModel:
     def after_first(self, outputs: Tensor) -> Tensor:
         """Logits [B, K] from the first layer's outputs [B, F + G + K], which are overwritten."""
         num_gates, num_tasks = self.first.num_gates, len(self.towers[-1].weight)
-        hidden, gate_logits, direct = outputs.split([self.first.num_hidden, num_gates, num_tasks], 1)
+        hidden, gate_logits, direct = outputs.split(
+            [self.first.num_hidden, num_gates, num_tasks], 1
+        )
         num = self.opening.weight.shape[0]
         x = self.opening.finish(hidden.unflatten(1, (num, -1)).transpose(0, 1))  # [N, B, .]
         if self.mixture is not None:

@@ -158,7 +158,9 @@ class PieceScorer:
         attention = self._split.attention
         if attention is None or request.history is None:
             return
-        tokens, real = (part[torch.from_numpy(run)] for part in request.history)  # [B, L, W], [B, L]
+        tokens, real = (
+            part[torch.from_numpy(run)] for part in request.history
+        )  # [B, L, W], [B, L]
         if attention.by_pair:
             query = attention.embedder.candidate_query(pair)
         else:
