@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from ranker.evaluation.task_evaluation import TaskEvaluation
 
 OURS = "ranker"
-EVALUATION_ROWS = 8192
 
 
 class EvaluateConfig(Config):
@@ -187,6 +186,7 @@ def predict_rows(
     import torch
 
     from ranker.data.loader import read_in_order
+    from ranker.models.ranking_model import PREDICTION_ROWS
 
     predictions: dict[str, list[np.ndarray[tuple[int], np.dtype[np.float64]]]] = {}
     gates: dict[str, list[np.ndarray[tuple[int, int], np.dtype[np.float64]]]] = {}
@@ -195,7 +195,7 @@ def predict_rows(
         rows.start,
         rows.stop,
         vocabulary_sizes=bundle.encoders.sizes,
-        batch_rows=EVALUATION_ROWS,
+        batch_rows=PREDICTION_ROWS,
     )
     with torch.no_grad():
         for batch in batches:

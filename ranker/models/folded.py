@@ -132,14 +132,13 @@ class FoldedModel:
 
     def after_first(self, outputs: Tensor) -> Tensor:
         """Logits [B, K] from the first layer's outputs [B, F + G + K], which are overwritten."""
-        num_gates, num_tasks = self.first.num_gates, len(self.towers[-1].weight)
-        hidden, gate_logits, direct = outputs.split(
-            [self.first.num_hidden, num_gates, num_tasks], 1
-        )
+        gates_from = self.first.num_hidden
+        direct_from = gates_from + self.first.num_gates
+        hidden, direct = outputs[:, :gates_from], outputs[:, direct_from:]
         num = self.opening.weight.shape[0]
-        x = self.opening.finish(hidden.unflatten(1, (num, -1)).transpose(0, 1))  # [N, B, .]
+        x = self.opening.finish(hidden.view(len(hidden), num, -1).transpose(0, 1))  # [N, B, .]
         if self.mixture is not None:
-            x = self.mixture(x, gate_logits)
+            x = self.mixture(x, outputs[:, gates_from:direct_from])
         for layer in (*self.layers, *self.towers):
             x = layer(x)
         return x.squeeze(2).t() + direct

@@ -18,6 +18,10 @@ from ranker.models.layers import module_key
 from ranker.models.position import PositionTower
 from ranker.models.towers import Towers
 
+# Rows to predict at a time. The activations of more leave a core's cache, and are so large that
+# their memory is asked of the system for every batch anew.
+PREDICTION_ROWS = 2048
+
 
 class Bottom(Protocol):
     """A sharing structure: a module that gives each task its hidden layer."""

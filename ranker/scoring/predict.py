@@ -16,9 +16,8 @@ from ranker.config import digest
 from ranker.data.features import ColumnArray, FeatureSource, encode_rows, standardise_columns
 from ranker.data.loader import make_batch
 from ranker.data.parquet import DataError
+from ranker.models.ranking_model import PREDICTION_ROWS
 from ranker.scoring.runtimes.forward import Forward, eager_forward
-
-FORWARD_ROWS = 8192
 
 
 @dataclass(slots=True)
@@ -80,8 +79,10 @@ def predict_columns(
     num_rows = len(columns["time_ms"])
     parts: dict[str, list[npt.NDArray[np.float64]]] = {t.name: [] for t in bundle.schema.tasks}
     with torch.no_grad():
-        for start in range(0, num_rows, FORWARD_ROWS):
-            piece = {name: values[start : start + FORWARD_ROWS] for name, values in columns.items()}
+        for start in range(0, num_rows, PREDICTION_ROWS):
+            piece = {
+                name: values[start : start + PREDICTION_ROWS] for name, values in columns.items()
+            }
             batch = make_batch(piece, bundle.schema, bundle.encoders.sizes)
             for task, values in forward(batch).items():
                 parts[task].append(values.double().numpy())

@@ -34,6 +34,7 @@ from ranker.data.store import EncodedStore, Window
 from ranker.models.ranking_model import RankingModel
 from ranker.score_weights import default_score_weights
 from ranker.training.calibration import fit_on_progressive
+from ranker.training.freed_memory import keep_freed_memory
 from ranker.training.gradients import StepSettings
 from ranker.training.module import Cursor, RankingModule
 from ranker.training.optimizers import (
@@ -100,6 +101,7 @@ def train(
         DataError: no windows to train on, or a store that does not continue the bundle's.
     """
     torch.set_num_threads(config.threads)
+    keep_freed_memory()
     run = _Run(store=store, config=config, start_from=start_from)
     follower = _Follower(prepared=store.folder, config=config, start_from=start_from)
     backend = "nccl" if uses_gpu(config) else "gloo"

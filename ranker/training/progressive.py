@@ -11,9 +11,7 @@ import torch
 
 from ranker.data.loader import read_in_order
 from ranker.data.store import EncodedStore, Window
-from ranker.models.ranking_model import RankingModel
-
-EVALUATION_ROWS = 8192
+from ranker.models.ranking_model import PREDICTION_ROWS, RankingModel
 
 
 def predict_window(
@@ -31,7 +29,7 @@ def predict_window(
         window.start,
         window.stop,
         vocabulary_sizes=vocabulary_sizes,
-        batch_rows=EVALUATION_ROWS,
+        batch_rows=PREDICTION_ROWS,
     )
     device = next(model.parameters()).device
     with torch.no_grad():

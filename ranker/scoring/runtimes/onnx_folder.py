@@ -16,6 +16,7 @@ from ranker.config import digest
 from ranker.data.loader import read_in_order
 from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore, Window
+from ranker.models.ranking_model import PREDICTION_ROWS
 from ranker.scoring.runtimes.forward import Forward, onnx_forward
 from ranker.scoring.runtimes.onnx_export import export_onnx, quantise_onnx
 from ranker.scoring.verification import GOLDEN_TOLERANCE, largest_differences, read_golden
@@ -23,7 +24,6 @@ from ranker.scoring.verification import GOLDEN_TOLERANCE, largest_differences, r
 FORMAT = 1
 KIND = "onnx"
 MODEL_FILE, INT8_FILE = "model.onnx", "model_int8.onnx"
-_BATCH_ROWS = 8192
 Float64Array = npt.NDArray[np.float64]
 
 
@@ -87,7 +87,7 @@ def predict_window(
         window.start,
         window.stop,
         vocabulary_sizes=bundle.encoders.sizes,
-        batch_rows=_BATCH_ROWS,
+        batch_rows=PREDICTION_ROWS,
     )
     with torch.no_grad():
         for batch in batches:
