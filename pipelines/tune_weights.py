@@ -85,10 +85,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     from pipelines.tuning_page_content import tuning_page
     from ranker.data.store import EncodedStore
     from ranker.evaluation.rows import read_rows
-    from ranker.scoring.tuning.tuning import tune
+    from ranker.scoring.tuning.tuning import check_tuning, tune
 
     started = time.perf_counter()
     store = EncodedStore(arguments.data)
+    check_tuning(config, store.schema.tasks)
     ranker, windows = open_predictions(arguments, store)
     today = todays_weights(ranker, store.schema, arguments.score_weights)
     titles = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ranker.scoring.skew import SkewCheck
     from ranker.scoring.verification import BuildReplay, Verification
 
-EAGER, ALL = "eager", "all"
+ALL = "all"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         action="append",
         metavar="NAME",
-        help="replay golden rows in this runtime; several times, or 'all' (eager)",
+        help="replay golden rows in this runtime; several times, or 'all' (eager, factorised)",
     )
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="prepared data: compare training with serving"
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         raise ConfigError("--data and --log belong together: prepared data and its raw log")
     if arguments.state is not None and arguments.data is None:
         raise ConfigError("--state needs --data and --log, whose rows are served from it")
-    runtimes = chosen_runtimes(arguments.runtime or [EAGER])
+    runtimes = chosen_runtimes(arguments.runtime)
     verification = verify(arguments.bundle, runtimes=runtimes)
     checks: dict[Path, SkewCheck] = {}
     problems = list(verification.problems)
@@ -67,14 +67,16 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     return EXIT_DATA if problems else 0
 
 
-def chosen_runtimes(names: Sequence[str]) -> Mapping[str, BuildReplay]:
-    """The runtimes by name; the others can take a minute to get ready, so they are asked for.
+def chosen_runtimes(names: Sequence[str] | None) -> Mapping[str, BuildReplay]:
+    """The runtimes by name; those that can take a minute to get ready must be asked for.
 
     Raises:
         ConfigError: an unknown one.
     """
-    from ranker.scoring.verification import RUNTIMES
+    from ranker.scoring.verification import AT_ONCE, RUNTIMES
 
+    if names is None:
+        return AT_ONCE
     for name in names:
         if name not in (*RUNTIMES, ALL):
             raise ConfigError(f"--runtime {name}: expected one of {[*RUNTIMES, ALL]}")

@@ -92,10 +92,16 @@ def put_folder_in_place(folder: Path, path: Path) -> None:
     shutil.rmtree(previous, ignore_errors=True)
 
 
+def require_free_or_folder(path: Path) -> None:
+    """Raise `OutputError` if something is there that is no folder: a file, a pipe, a dead link."""
+    if os.path.lexists(path) and not path.is_dir():
+        what = "a file" if path.is_file() else "no folder, and nothing that becomes one"
+        raise OutputError(f"{path}: is {what}; --output names a folder")
+
+
 def check_replaceable(path: Path, *, kind: str) -> None:
     """Raise `OutputError` unless ``path`` is free, empty, or an earlier output of ``kind``."""
-    if path.is_file():
-        raise OutputError(f"{path}: is a file; --output names a folder")
+    require_free_or_folder(path)
     if not path.is_dir() or not any(path.iterdir()):
         return
     if not (path / MANIFEST).is_file():

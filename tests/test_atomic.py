@@ -96,13 +96,17 @@ def test_foreign_folder_and_file_are_refused(tmp_path: Path) -> None:
     mine = tmp_path / "photos"
     mine.mkdir()
     (mine / "cat.jpg").touch()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("nowhere")
     for path, message in [
         (mine, r"photos: is not empty and holds no manifest\.json of an earlier output"),
         (mine / "cat.jpg", "is a file; --output names a folder"),
+        (tmp_path / "pipe", "is no folder, and nothing that becomes one"),
+        (tmp_path / "link", "is no folder, and nothing that becomes one"),
     ]:
         with pytest.raises(OutputError, match=message), replacing_folder(path, kind="run"):
             pytest.fail("must not begin")
-    assert names(mine) == ["cat.jpg"] and names(tmp_path) == ["photos"]
+    assert names(mine) == ["cat.jpg"] and names(tmp_path) == ["link", "photos", "pipe"]
 
 
 def test_another_kind_of_output_is_refused(tmp_path: Path) -> None:

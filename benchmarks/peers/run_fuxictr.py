@@ -16,6 +16,9 @@ arguments = parse_arguments()
 stopwatch = Stopwatch(arguments)
 
 import os  # noqa: E402
+
+# its loader starts Ray, which would wait for any cluster that was ever started on this machine
+os.environ["RAY_ADDRESS"] = "local"
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402

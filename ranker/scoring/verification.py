@@ -21,6 +21,7 @@ from ranker.bundle import (
 from ranker.config import ConfigError, digest
 from ranker.data.batch import Batch
 from ranker.data.parquet import DataError
+from ranker.scoring.factorised.replay import factorised_forward
 from ranker.scoring.runtimes.forward import compiled_forward, exported_forward
 
 GOLDEN_TOLERANCE = 1e-5
@@ -29,9 +30,13 @@ Replay = Callable[[Batch], Mapping[str, Tensor]]
 BuildReplay = Callable[[ModelBundle], Replay]
 """Makes a runtime ready for a bundle; `ConfigError` says why it can't be had here."""
 
-EAGER: Mapping[str, BuildReplay] = {"eager": lambda bundle: bundle.model.predict}
+AT_ONCE: Mapping[str, BuildReplay] = {
+    "eager": lambda bundle: bundle.model.predict,
+    "factorised": lambda bundle: factorised_forward(bundle.model, bundle.schema),
+}
+"""Those that need no time to get ready."""
 RUNTIMES: Mapping[str, BuildReplay] = {
-    **EAGER,
+    **AT_ONCE,
     "compiled": lambda bundle: compiled_forward(bundle.model, bundle.schema),
     "onnx": lambda bundle: exported_forward(
         bundle.model, bundle.schema, int8=False, threads=torch.get_num_threads()
@@ -56,7 +61,7 @@ class Verification:
     not_replayed: Mapping[str, str]
 
 
-def verify(folder: Path, *, runtimes: Mapping[str, BuildReplay] = EAGER) -> Verification:
+def verify(folder: Path, *, runtimes: Mapping[str, BuildReplay] = AT_ONCE) -> Verification:
     """Check every file's sha256 and the schema's digest, and replay the golden rows.
 
     Args:

@@ -332,6 +332,7 @@ def without(columns: dict[str, Any], name: str) -> dict[str, Any]:
         ("outcomes", {**OUTCOMES, "rid": [1, 2, 3, 4]}, "'rid' is string in the slates and int64"),
         ("outcomes", {**OUTCOMES, "iid": ["a", None, "b", "c"]}, "row 1, column 'iid': expected"),
         ("outcomes", {**OUTCOMES, "stars": [1.0, float("inf"), 1, 1]}, "row 1, column 'stars'"),
+        ("outcomes", {**OUTCOMES, "clicked": [1.0, 7.5, 0, 1]}, "row 1, column 'clicked'.*0 or 1"),
         (
             "outcomes",
             {**OUTCOMES, "stars": ["x", "y", "z", "x"]},

@@ -333,6 +333,22 @@ def test_only_our_own_output_is_replaced(chain: Chain, tmp_path: Path) -> None:
     refused(score(chain, tmp_path / "in" / "out", candidates=tmp_path / "in"), 2, "also an input")
 
 
+@pytest.mark.parametrize("name", ["thesis.tex", "photos/cat.jpg", ".vimrc"])
+def test_only_its_own_files_are_cleared_away(name: str, chain: Chain, tmp_path: Path) -> None:
+    output = tmp_path / "slates"
+    foreign = partial_of(output) / name
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("hers")
+    refused(score(chain, output), 2, "which no scoring job has written")
+    assert foreign.read_text() == "hers"
+
+
+def test_a_pipe_is_no_output(chain: Chain, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "slates")
+    refused(score(chain, tmp_path / "slates"), 2, "is no folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["slates"]
+
+
 def test_two_jobs_do_not_write_one_output(chain: Chain, tmp_path: Path) -> None:
     output = tmp_path / "slates.parquet"
     partial_of(output).mkdir()

@@ -123,19 +123,32 @@ def test_an_injected_lift_is_the_true_lift_of_clicks(folder):
         assert lifts[name] == pytest.approx(lift, abs=1e-12)
 
 
-def test_a_file_ranks_as_the_policy_whose_scores_it_holds(folder, log):
+@pytest.fixture(scope="module")
+def quality(folder, log):
+    """Candidates with their quality as score, as a file."""
     items = pq.read_table(log / "items.parquet").to_pandas().set_index("item_id")
     candidates = pq.read_table(log / "candidates", columns=["request_id", "item_id"])
     scores = items["quality_proxy"].loc[candidates["item_id"].to_numpy()].to_numpy()
     pq.write_table(candidates.append_column("score", pa.array(scores)), folder / "quality.parquet")
-    frame = candidates.to_pandas().assign(score=scores)
+    return folder / "quality.parquet"
+
+
+@pytest.fixture(scope="module")
+def slates(folder, quality):
+    """The six best of each request by `quality`, as a file."""
+    frame = pq.read_table(quality).to_pandas()
     order = frame.sort_values(["request_id", "score", "item_id"], ascending=[True, False, True])
     rank = order.groupby("request_id").cumcount() + 1
-    slates = order[["request_id", "item_id"]].assign(rank=rank)[rank <= 6]
-    slates.to_parquet(folder / "slates.parquet")
+    order[["request_id", "item_id"]].assign(rank=rank)[rank <= 6].to_parquet(
+        folder / "slates.parquet"
+    )
+    return folder / "slates.parquet"
+
+
+def test_a_file_ranks_as_the_policy_whose_scores_it_holds(folder, quality, slates):
     runs = [
-        experiment(folder, "random", folder / f"{name}.parquet", name, "--treatment-name", "theirs")
-        for name in ("quality", "slates")
+        experiment(folder, "random", path, path.stem, "--treatment-name", "theirs")
+        for path in (quality, slates)
     ]
     assert [ran.code for ran in runs] == [0, 0], runs[0].err + runs[1].err
     assert runs[0].json["lifts"] == runs[1].json["lifts"]
@@ -143,7 +156,7 @@ def test_a_file_ranks_as_the_policy_whose_scores_it_holds(folder, log):
     # quality raises clicks and satisfaction; a file may also rank as control, pre-period and all
     lifts = {one["metric"]: one["true_lift"] for one in runs[0].json["lifts"]}
     assert min(lifts["clicks"], lifts["rating"]) > 0
-    same = experiment(folder, folder / "quality.parquet", folder / "slates.parquet", "same")
+    same = experiment(folder, quality, slates, "same")
     assert {one["true_lift"] for one in same.json["lifts"]} == {0.0}
 
 
@@ -211,8 +224,8 @@ def test_mistakes_in_a_world_are_explained(folder, words, code, message):
         ),
     ],
 )
-def test_files_that_cannot_rank_are_rejected(folder, simulated, change, message):
-    rows = pq.read_table(folder / "slates.parquet", columns=["request_id", "item_id", "rank"])
+def test_files_that_cannot_rank_are_rejected(folder, slates, change, message):
+    rows = pq.read_table(slates, columns=["request_id", "item_id", "rank"])
     pq.write_table(change(rows), folder / "broken.parquet")
     ran = experiment(folder, "random", folder / "broken.parquet", "bad")
     assert ran.code == 3, ran.err

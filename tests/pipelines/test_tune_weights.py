@@ -143,6 +143,7 @@ def test_titles_are_shown_and_harmless(
         (["--before", "2024-03-15"], 3, "no satisfaction task has labels enough"),
         (["--set", "importance={likes: 1}"], 2, "importance: ['likes'] are no tasks of the schema"),
         (["--from", "2024-03-12"], 3, "evaluating from 2024-03-12 would flatter it"),
+        (["--maximize", "clicks"], 2, "maximize: 'clicks' is not one of"),
         (["--set", "num_candidates=0"], 2, "key 'num_candidates'"),
         (["--titles", "{titles}"], 3, "needs the columns 'item_id' and 'title'"),
     ],
@@ -162,6 +163,8 @@ def test_mistakes_are_explained(
     assert (ran.code, ran.out) == (code, ""), ran.err
     assert message in ran.err
     assert "Traceback" not in ran.err
+    if code == 2:  # what is only mistyped is said before anything is predicted
+        assert "predicting" not in ran.err
     assert not (tmp_path / "out" / "tuning.json").exists()
 
 

@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scoring_setting import ScoringSetting
 
+from ranker.data.features import encode_rows, standardise_columns
+from ranker.data.loader import make_batch
 from ranker.data.parquet import DataError
 from ranker.scoring.factorised import factorised, pieces
 from ranker.scoring.factorised.factorised import FactorisedPredictor, TermMemory
+from ranker.scoring.factorised.replay import factorised_forward
 from ranker.scoring.predict import ScoringCounts
 from ranker.scoring.runtimes.plain import PlainPredictor
 from ranker.scoring.runtimes.predictor import Predictor, build_predictor
@@ -118,6 +121,12 @@ def test_any_model_predicts_as_the_plain_path_does(
     expected, expected_counts = predict(PlainPredictor(bundle, setting.source), rows)
     assert_equal(got, expected)
     assert nonzero(counts) == nonzero(expected_counts)
+    encoded = encode_rows(rows, setting.source, learn=False).columns
+    columns = standardise_columns(encoded, bundle.encoders)
+    batch = make_batch(columns, bundle.schema, bundle.encoders.sizes)
+    with torch.no_grad():
+        replayed = factorised_forward(bundle.model, bundle.schema)(batch)
+    assert_equal({task: values.double().numpy() for task, values in replayed.items()}, expected)
 
 
 def test_requests_that_see_different_pending_events(setting: ScoringSetting) -> None:
@@ -169,7 +178,6 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(pieces, "PIECE_ROWS", 19)
     monkeypatch.setattr(pieces, "PIECE_RUNS", 3)
     monkeypatch.setattr(pieces, "BLOCK_ROWS", 8)
-    monkeypatch.setattr(pieces, "FEW_RUNS", 2)
     monkeypatch.setattr(factorised, "MIN_SHARD_ITEMS", 11)
     yield
 

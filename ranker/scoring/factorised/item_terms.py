@@ -11,6 +11,7 @@ Shapes: ``C`` items of the catalogue; ``O``, ``W`` as in `input_split`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -28,6 +29,7 @@ SHARD_BYTES = 2**28
 ENCODED_ITEMS = 16_384  # encoded at a time
 BLOCK_ITEMS = 512  # multiplied at a time
 MIN_SHARD_ITEMS = 1024
+PIECE_RUNS = 512  # of one request's rows, in a piece of a shard
 IntArray = npt.NDArray[np.int64]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,22 +44,28 @@ class RunAll(Protocol):
 
 
 class TermTable:
-    """First-layer terms of items, row by row: the catalogue's C, then room for a shard's own.
+    """First-layer terms, row by row: the catalogue's C items, a shard's own, and requests.
 
     Attributes:
-        terms: [C + room, O].
+        terms: [C + room + lanes, O].
+        lanes: rows of ``terms`` for a piece's requests, `PIECE_RUNS` each, one a core; whoever
+            takes one puts it back.
         query: [C + room, W], what attends to the history; W = 0 without attention.
     """
 
     def __init__(self, split: InputSplit, *, num_items: int, room: int) -> None:
         """Rows are reserved, not computed; memory is taken as they are filled."""
         self._split, self.num_items, self.room = split, num_items, room
-        num_rows = num_items + room
+        num_rows, num_lanes = num_items + room, torch.get_num_threads()
         term = split.terms["item"]
         width = 0
         if split.attention is not None and split.attention.embedder.table is not None:
             width = split.attention.embedder.table.width
-        self.terms = torch.empty(num_rows, term.weight.shape[1])
+        self.terms = torch.empty(num_rows + num_lanes * PIECE_RUNS, term.weight.shape[1])
+        self.lanes: SimpleQueue[slice] = SimpleQueue()
+        for number in range(num_lanes):
+            start = num_rows + number * PIECE_RUNS
+            self.lanes.put(slice(start, start + PIECE_RUNS))
         self.query = torch.empty(num_rows, width)
 
     def fill(self, start: int, features: Mapping[str, Tensor], num_rows: int) -> None:
@@ -77,7 +85,7 @@ class TermTable:
 def bytes_per_item(split: InputSplit) -> int:
     """Of a row of `TermTable`."""
     table = TermTable(split, num_items=0, room=1)
-    return sum(part.nbytes for part in (table.terms, table.query))
+    return sum(part[:1].nbytes for part in (table.terms, table.query))
 
 
 class Catalogue:

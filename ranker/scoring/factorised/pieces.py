@@ -7,25 +7,23 @@ Shapes: ``N`` rows of the shard, ``B`` of a block, ``G`` runs of the piece, ``K`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ranker.models.folded import FoldedModel
 from ranker.models.position import PositionTower
 from ranker.scoring.factorised.input_split import InputSplit
-from ranker.scoring.factorised.item_terms import TermTable
+from ranker.scoring.factorised.item_terms import PIECE_RUNS, TermTable
 from ranker.scoring.factorised.owners import Shared
 from ranker.scoring.factorised.sides import EncodedSide, slice_features
 
 # A piece's request terms and a block's hidden layer stay in a core's cache, products stay efficient
 PIECE_ROWS = 4096
-PIECE_RUNS = 512
 BLOCK_ROWS = 512
-FEW_RUNS = 16  # in a block; more are gathered rather than added one by one
 IntArray = npt.NDArray[np.int64]
 
 
@@ -76,14 +74,6 @@ def plan_pieces(requests: Shared, start: int, stop: int) -> list[Piece]:
     return pieces
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _RequestTerms:
-    """The request's term [G, O] of each of G runs, and the history attended to."""
-
-    terms: Tensor
-    history: tuple[Tensor, Tensor] | None  # tokens [G, L, W], their mask [G, L]
-
-
 class PieceScorer:
     """Scores the pieces of a shard, each by itself."""
 
@@ -101,40 +91,46 @@ class PieceScorer:
     @torch.inference_mode()
     def score(self, shard: EncodedShard, piece: Piece, table_row: Tensor) -> Tensor:
         """Logits [n, K] of the n rows of a piece, whose items' terms are in ``table_row`` [n]."""
+        lane = self._table.lanes.get()  # whose rows no other piece writes to meanwhile
+        try:
+            return self._score(shard, piece, table_row, lane)
+        finally:
+            self._table.lanes.put(lane)
+
+    def _score(self, shard: EncodedShard, piece: Piece, table_row: Tensor, lane: slice) -> Tensor:
         first_run = int(shard.requests.of_row[piece.start])
-        last_run = int(shard.requests.of_row[piece.stop - 1])
-        request = self._request_terms(shard.request_side, first_run, last_run + 1)
-        run = shard.requests.of_row[piece.start : piece.stop] - first_run  # [n]
-        buffer = torch.empty(BLOCK_ROWS, self._table.terms.shape[1])
+        stop_run = int(shard.requests.of_row[piece.stop - 1]) + 1
+        features = slice_features(shard.request_side.features, first_run, stop_run)
+        device = shard.request_side.device[first_run:stop_run]
+        self._fill_request_terms(self._table.terms[lane][: stop_run - first_run], features, device)
+        run = torch.from_numpy(shard.requests.of_row[piece.start : piece.stop] - first_run)  # [n]
+        history = None
+        if self._split.attention is not None:
+            history = self._split.attention.embedder.history_tokens(features)
+        both = torch.stack([table_row, run + lane.start], dim=1)  # [n, 2] rows of the table
         logits = []
         for first in range(0, len(run), BLOCK_ROWS):
             rows = slice(first, first + BLOCK_ROWS)
-            at = table_row[rows]
-            outputs = buffer[: len(at)]
-            torch.index_select(self._table.terms, 0, at, out=outputs)
-            _add_by_run(request.terms, run[rows], outputs)
+            # one pass over memory: gathered and added up
+            outputs = functional.embedding_bag(both[rows], self._table.terms, mode="sum")  # [B, O]
             start = piece.start + first
-            pair = self._pair_features(shard, start, start + len(at))
+            pair = self._pair_features(shard, start, start + len(outputs))
             self._add_pair_term(pair, outputs)
-            self._add_attention(pair, request, run[rows], at, outputs)
+            self._add_attention(pair, history, run[rows], table_row[rows], outputs)
             logits.append(self._folded.after_first(outputs))
         return torch.cat(logits)
 
-    def _request_terms(self, side: EncodedSide, start: int, stop: int) -> _RequestTerms:
-        term, split = self._split.terms["request"], self._split
-        features = slice_features(side.features, start, stop)
+    def _fill_request_terms(self, out: Tensor, features: dict[str, Tensor], device: Tensor) -> None:
+        """Write the request's terms of G runs into ``out`` [G, O]."""
+        term = self._split.terms["request"]
         columns = term.columns(features)
         if columns is None:
-            terms = split.bias.repeat(stop - start, 1)
+            out.copy_(self._split.bias)
         else:
-            terms = torch.addmm(split.bias, columns, term.weight)
+            torch.addmm(self._split.bias, columns, term.weight, out=out)
         if self._position_tower is not None:
-            tower = self._position_tower.missing(side.device[start:stop])
-            terms[:, terms.shape[1] - tower.shape[1] :] += tower
-        history = None
-        if split.attention is not None:
-            history = split.attention.embedder.history_tokens(features)
-        return _RequestTerms(terms=terms, history=history)
+            tower = self._position_tower.missing(device)
+            out[:, out.shape[1] - tower.shape[1] :] += tower
 
     def _pair_features(self, shard: EncodedShard, start: int, stop: int) -> dict[str, Tensor]:
         if shard.pair_side is None:
@@ -150,31 +146,18 @@ class PieceScorer:
     def _add_attention(
         self,
         pair: dict[str, Tensor],
-        request: _RequestTerms,
-        run: IntArray,
+        history: tuple[Tensor, Tensor] | None,
+        run: Tensor,
         table_row: Tensor,
         outputs: Tensor,
     ) -> None:
         attention = self._split.attention
-        if attention is None or request.history is None:
+        if attention is None or history is None:
             return
-        tokens, real = (
-            part[torch.from_numpy(run)] for part in request.history
-        )  # [B, L, W], [B, L]
+        tokens, real = (part[run] for part in history)  # [B, L, W], [B, L]
         if attention.by_pair:
             query = attention.embedder.candidate_query(pair)
         else:
             query = self._table.query[table_row]  # [B, W]
         columns = attention.columns(query, tokens, real)
         outputs.addmm_(columns, attention.weight)
-
-
-def _add_by_run(terms: Tensor, run: IntArray, rows: Tensor) -> None:
-    """Add ``terms`` [G, .] of each row's ``run`` [B], ascending, to ``rows`` [B, .], in place."""
-    first, last = int(run[0]), int(run[-1])
-    if last - first >= FEW_RUNS:
-        rows += terms[torch.from_numpy(run)]
-        return
-    bounds = np.searchsorted(run, np.arange(first, last + 2))
-    for number, (start, stop) in enumerate(pairwise(bounds.tolist())):
-        rows[start:stop] += terms[first + number]

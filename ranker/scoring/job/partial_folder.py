@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from ranker.atomic import (
     clear_up_after_killed,
     put_folder_in_place,
     replacing_file,
+    require_free_or_folder,
     sha256_of,
     write_json,
 )
@@ -35,6 +37,8 @@ SLATES_MANIFEST = "_manifest.json"
 KIND = "slates"
 JOB_FILE = ".job.json"
 LOCK_FILE = ".lock"
+# parts, notes and what a killed process was writing of them
+_OURS = re.compile(r"\.{0,2}(job\.json|part-\d+\.|_manifest\.json)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +93,21 @@ class PartialFolder:
             os.close(descriptor)
 
     def begin(self, job: Mapping[str, Any]) -> int:
-        """Write down a job in place of an earlier one; returns how many parts that had."""
+        """Write down a job in place of an earlier one; returns how many parts that had.
+
+        Raises:
+            OutputError: the folder holds what no job has written.
+        """
+        found = [file for file in self.path.iterdir() if file.name != LOCK_FILE]
+        foreign = [file.name for file in found if file.is_dir() or not _OURS.match(file.name)]
+        if foreign:
+            raise OutputError(
+                f"{self.path}: holds {sorted(foreign)[0]!r}, which no scoring job has written, and "
+                "it is where this one would work; move it away, or choose another --output"
+            )
         num_parts = len(list(self.path.glob("part-*.parquet")))
-        for file in self.path.iterdir():
-            if file.name != LOCK_FILE:
-                file.unlink()
+        for file in found:
+            file.unlink()
         write_json(self.path / JOB_FILE, job)
         return num_parts
 
@@ -182,6 +196,7 @@ def check_slates_replaceable(output: Path) -> None:
             f"{output}: is a file; slates are a folder of parts now. If an earlier version wrote "
             "it, delete it and its .manifest.json, else choose another --output"
         )
+    require_free_or_folder(output)
     if not output.is_dir() or not any(output.iterdir()):
         return
     try:

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ranker.data.column_types import check_files
-from ranker.data.columns import time_stamps_ms
+from ranker.data.columns import label_column, time_stamps_ms, watch_column
 from ranker.data.parquet import DataError, find_files, open_file, stream
+from ranker.data.problems import BatchChecker, ProblemLog
 from ranker.schema import Schema
 from ranker.scoring.join.impression_keys import Keys, key_columns, keys_of
 
@@ -75,7 +76,7 @@ def read_outcomes(path: Path, schema: Schema, *, outcome_time: str | None) -> Ou
     """Read an outcomes table into memory: its keys, labels and time.
 
     Raises:
-        DataError: missing columns, or values that can't be: see the message.
+        DataError: missing columns, or values that `prepare` would not take either.
     """
     names = outcome_columns(schema)
     kinds = {
@@ -87,14 +88,18 @@ def read_outcomes(path: Path, schema: Schema, *, outcome_time: str | None) -> Ou
     if outcome_time is not None:
         kinds[outcome_time] = "time"
     _check_columns(path, kinds, names)
-    tables = []
+    tables, problems = [], ProblemLog()
     for located in stream(path, list(kinds)):
-        where = f"{located.file}: row group {located.row_group}, from row {located.first_row}"
-        rows = pa.Table.from_batches([located.rows])
-        tables.append(_with_number_labels(rows, names, where))
+        checker = BatchChecker(located, problems)
+        for task in schema.tasks:
+            label_column(located.rows, task, checker)
+        watch_column(located.rows, schema, checker)
+        tables.append(_with_number_labels(pa.Table.from_batches([located.rows]), names))
+    if problems.problems:
+        raise DataError(f"{path}: {'; '.join(problems.sentences())}")
     if not tables:  # nobody did anything: still an answer
         empty = open_file(find_files(path)[0]).schema_arrow.empty_table().select(list(kinds))
-        tables = [_with_number_labels(empty, names, str(path))]
+        tables = [_with_number_labels(empty, names)]
     table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
     source = str(path)
     return Outcomes(
@@ -186,18 +191,9 @@ def _outcome_times(table: pa.Table, column: str, schema: Schema, source: str) ->
     return times_ms
 
 
-def _with_number_labels(table: pa.Table, labels: list[str], where: str) -> pa.Table:
+def _with_number_labels(table: pa.Table, labels: list[str]) -> pa.Table:
     """The same rows with labels as float64, whatever type each file has; nulls stay."""
     for name in labels:
-        values = table.column(name).combine_chunks()
-        numbers = pc.cast(values, pa.float64())
-        bad = np.asarray(pc.fill_null(pc.invert(pc.is_finite(numbers)), False))
-        if bad.any():
-            row = int(bad.argmax())
-            raise DataError(
-                f"{where}: row {row}, column {name!r}: expected a number or null, got "
-                f"{numbers[row].as_py()} ({int(bad.sum()):,} such rows)"
-            )
-        place = table.column_names.index(name)
-        table = table.set_column(place, name, numbers)
+        numbers = pc.cast(table.column(name).combine_chunks(), pa.float64())
+        table = table.set_column(table.column_names.index(name), name, numbers)
     return table

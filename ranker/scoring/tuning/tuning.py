@@ -86,13 +86,12 @@ def tune(
             predictions, or Optuna asked for but missing.
         DataError: too few users or labels.
     """
+    constraints = check_tuning(config, tasks)
     weighable = weighable_tasks([*rows.predictions], tasks)
     start = _vector(today, weighable)
-    quantities = [*(task.name for task in tasks), *FAMILIES]
-    constraints = [parse_constraint(text, quantities=quantities) for text in config.subject_to]
     parts = _split(rows, config)
     judged, left_out = _judged(rows, parts, tasks, today, config)
-    _require_judged([config.maximize, *(c.quantity for c in constraints)], quantities, left_out)
+    _require_judged([config.maximize, *(c.quantity for c in constraints)], left_out)
     terms = _terms(rows, today, tasks, weighable)
     choice, report, page = (
         OrderJudge(lists, terms=terms, labels=rows.labels, judged=judged, today=start, at=config.at)
@@ -126,6 +125,23 @@ def tune(
         cloud=_cloud(search, page, config),
         page=parts.page,
     )
+
+
+def check_tuning(config: TuneConfig, tasks: Sequence[TaskSpec]) -> list[Constraint]:
+    """The constraints, if all that the config names is there; needs no predictions.
+
+    Raises:
+        ConfigError: an unknown quantity or task, or constraints of another form.
+    """
+    names = [task.name for task in tasks]
+    quantities = [*names, *FAMILIES]
+    constraints = [parse_constraint(text, quantities=quantities) for text in config.subject_to]
+    if config.maximize not in quantities:
+        raise ConfigError(f"maximize: {config.maximize!r} is not one of {quantities}")
+    unknown = sorted(config.importance.keys() - set(names))
+    if unknown:
+        raise ConfigError(f"importance: {unknown} are no tasks of the schema")
+    return constraints
 
 
 def _vector(today: ScoreWeights, weighable: Sequence[TaskSpec]) -> FloatArray:
@@ -189,9 +205,6 @@ def _judged(
     config: TuneConfig,
 ) -> tuple[Judged, dict[str, str]]:
     """The tasks with labels enough in both parts, and why the others have not."""
-    unknown = config.importance.keys() - {task.name for task in tasks}
-    if unknown:
-        raise ConfigError(f"importance: {sorted(unknown)} are no tasks of the schema")
     left_out: dict[str, str] = {}
     for task in tasks:
         for name, lists in (("choose", parts.choice), ("report", parts.report)):
@@ -220,12 +233,8 @@ def _too_few(task: TaskSpec, labels: FloatArray) -> str:
     return f"{fewer} {which} (of {MIN_LABELS})" if fewer < MIN_LABELS else ""
 
 
-def _require_judged(
-    named: Sequence[str], quantities: Sequence[str], left_out: Mapping[str, str]
-) -> None:
+def _require_judged(named: Sequence[str], left_out: Mapping[str, str]) -> None:
     for name in named:
-        if name not in quantities:
-            raise ConfigError(f"maximize: {name!r} is not one of {[*quantities]}")
         if name in left_out:
             raise DataError(
                 f"{name}: too few labels to judge an order by: {left_out[name]}; take more "
