@@ -39,6 +39,10 @@ QUICK_PEERS_UNTIL_S = 25.0
 SLOW_START = ("fuxictr",)  # a minute before its first step: not in a run under a minute
 STEPS_BY_BATCH = {1_024: 60, 4_096: 25}
 MEMORY_BATCH, MEMORY_STEPS = 1_024, 20
+MEMORY_IDS = (
+    5_000_000,
+    20_000_000,
+)  # with the larger one, peers may need more memory than there is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +149,13 @@ def start_figures(prefix: str, rounds: Rounds) -> Iterator[tuple[str, Figure]]:
 
 
 def memory_figures(prefix: str, rounds: Rounds) -> Iterator[tuple[str, Figure]]:
-    """Peak memory of every arm's processes, and `ranker`'s share of each peer's."""
+    """Peak memory of every arm's processes, and `ranker`'s share of each peer's.
+
+    Ours is one process, looked at when the bundle is saved: what its script predicts after that
+    peers don't predict in short rounds.
+    """
     peak = {arm: [run.peak_memory_mb for run in runs] for arm, runs in rounds.runs.items()}
+    peak |= {arm: rounds.values(arm, "peak_rss_mb") for arm in rounds.runs if arm in OURS}
     for arm, values in peak.items():
         yield f"{prefix}_{arm}_peak_memory_mb", median_figure(values)
         if arm in rounds.peers:
@@ -205,11 +214,12 @@ def run_memory(
         batch=MEMORY_BATCH,
         steps=MEMORY_STEPS,
     )
-    name = f"b_{MEMORY_BATCH}"
+    prefix = f"b_{num_ids / 1e6:g}m"
+    name = f"{prefix}_{MEMORY_BATCH}"
     rounds = interleave(contest, name, plans)
     figures |= dict(speed_figures(name, rounds))
     figures |= dict(memory_figures(name, rounds))
-    figures["b_prepare_s"] = Figure(value=prepare(data))
+    figures[f"{prefix}_prepare_s"] = Figure(value=prepare(data))
     details[name] = _raw(rounds)
 
 
@@ -252,7 +262,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of whole passes")
     parser.add_argument("--rows", type=int, default=2_000_000, help="of workload A")
-    parser.add_argument("--ids", type=int, default=20_000_000, help="of workload B")
+    parser.add_argument("--ids", type=int, nargs="+", default=MEMORY_IDS, help="of workload B")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "benchmarks")
     parser.add_argument("--resume", action="store_true", help="keep the runs that are in --work")
     parsed = parser.parse_args()
@@ -274,7 +284,8 @@ def main() -> None:
         if "speed" in parsed.parts:
             run_speed(contest, figures, details, num_rows=parsed.rows)
         if "memory" in parsed.parts:
-            run_memory(contest, figures, details, num_ids=parsed.ids)
+            for num_ids in parsed.ids:
+                run_memory(contest, figures, details, num_ids=num_ids)
         if "real" in parsed.parts:
             figures |= real_figures(work, rounds=parsed.rounds)
         if "quality" in parsed.parts:

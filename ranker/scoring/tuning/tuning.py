@@ -17,20 +17,18 @@ import numpy.typing as npt
 
 from ranker.config import ConfigError
 from ranker.data.parquet import DataError
-from ranker.evaluation.evaluate import MIN_LABELS
-from ranker.evaluation.intervals import MIN_USERS, Estimate
+from ranker.evaluation.intervals import Estimate
 from ranker.evaluation.metrics import FloatArray
 from ranker.schema import TaskSpec
 from ranker.score_weights import ScoreWeights
 from ranker.scoring.tuning.constraint import Constraint, parse_constraint
 from ranker.scoring.tuning.front import non_dominated
-from ranker.scoring.tuning.logged_lists import LoggedLists, arrange_lists, rank_flips
+from ranker.scoring.tuning.logged_lists import LoggedLists, rank_flips
 from ranker.scoring.tuning.order_value import (
     FAMILIES,
     Judged,
     OrderJudge,
     draw_users,
-    family_importance,
 )
 from ranker.scoring.tuning.score_terms import score_terms, weighable_tasks
 from ranker.scoring.tuning.tuning_result import (
@@ -42,19 +40,11 @@ from ranker.scoring.tuning.tuning_result import (
     WeightPoint,
 )
 from ranker.scoring.tuning.tuning_settings import TuneConfig
+from ranker.scoring.tuning.user_parts import judged_tasks, split_users
 from ranker.scoring.tuning.weight_search import SearchSpace, draw_around, evolve, landmarks
 
 MAX_CLOUD = 600  # points of a chart
 MANY_WEIGHTS = "give --score-weights of tasks that are predicted"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Parts:
-    """The lists of the users who choose, of those who report, and what the page holds of these."""
-
-    choice: LoggedLists
-    report: LoggedLists
-    page: LoggedLists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -89,8 +79,8 @@ def tune(
     constraints = check_tuning(config, tasks)
     weighable = weighable_tasks([*rows.predictions], tasks)
     start = _vector(today, weighable)
-    parts = _split(rows, config)
-    judged, left_out = _judged(rows, parts, tasks, today, config)
+    parts = split_users(rows, config)
+    judged, left_out = judged_tasks(rows, parts, tasks, today, config)
     _require_judged([config.maximize, *(c.quantity for c in constraints)], left_out)
     terms = _terms(rows, today, tasks, weighable)
     choice, report, page = (
@@ -164,73 +154,6 @@ def _terms(
         )
     except ValueError as error:
         raise ConfigError(str(error)) from None
-
-
-def _split(rows: TuningRows, config: TuneConfig) -> _Parts:
-    """Whole users choose or report, drawn by the seed among all users of the windows."""
-    users, codes = np.unique(rows.users, return_inverse=True)
-    place = np.random.default_rng([config.seed, 0]).permutation(users.size)[codes]  # [N]
-    num_choice = round(config.choice_share * users.size)
-    choice, report = (
-        arrange_lists(users=rows.users, lists=rows.lists, items=rows.items, kept=kept)
-        for kept in (place < num_choice, place >= num_choice)
-    )
-    for name, lists in (("choose", choice), ("report", report)):
-        if lists.num_users < MIN_USERS:
-            raise DataError(
-                f"only {lists.num_users} users who {name} have a list of two impressions or more; "
-                f"{MIN_USERS} are needed: take more windows (--from, --before)"
-            )
-    kept_users = _first_users(place[report.rows], config.page_rows)
-    page = arrange_lists(
-        users=rows.users,
-        lists=rows.lists,
-        items=rows.items,
-        kept=np.isin(place, kept_users) & (place >= num_choice),
-    )
-    return _Parts(choice=choice, report=report, page=page)
-
-
-def _first_users(place: npt.NDArray[np.int64], max_rows: int) -> npt.NDArray[np.int64]:
-    """The places that come first and together have at most ``max_rows`` rows, but at least one."""
-    places, num_rows = np.unique(place, return_counts=True)
-    return np.asarray(places[: max(1, int((np.cumsum(num_rows) <= max_rows).sum()))])
-
-
-def _judged(
-    rows: TuningRows,
-    parts: _Parts,
-    tasks: Sequence[TaskSpec],
-    today: ScoreWeights,
-    config: TuneConfig,
-) -> tuple[Judged, dict[str, str]]:
-    """The tasks with labels enough in both parts, and why the others have not."""
-    left_out: dict[str, str] = {}
-    for task in tasks:
-        for name, lists in (("choose", parts.choice), ("report", parts.report)):
-            reason = _too_few(task, rows.labels[task.name][lists.rows])
-            if reason:
-                left_out.setdefault(task.name, f"{reason} among the users who {name}")
-    kept = tuple(task for task in tasks if task.name not in left_out)
-    for family in FAMILIES:
-        if not any(task.family == family for task in kept):
-            why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
-            raise DataError(
-                f"no {family} task has labels enough to judge an order by ({why or 'none exists'})"
-                "; take more windows (--from, --before)"
-            )
-    weights = {**today.weights, **config.importance}
-    return Judged(tasks=kept, importance=family_importance(kept, weights)), left_out
-
-
-def _too_few(task: TaskSpec, labels: FloatArray) -> str:
-    observed = labels[~np.isnan(labels)]
-    if task.kind == "regression":
-        return f"{observed.size} labels (of {MIN_LABELS})" if observed.size < MIN_LABELS else ""
-    positives = int(observed.sum())
-    fewer = min(positives, observed.size - positives)
-    which = "positives" if positives == fewer else "negatives"
-    return f"{fewer} {which} (of {MIN_LABELS})" if fewer < MIN_LABELS else ""
 
 
 def _require_judged(named: Sequence[str], left_out: Mapping[str, str]) -> None:
