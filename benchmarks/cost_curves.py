@@ -54,7 +54,7 @@ def measure_size(folder: Path, *, num_rows: int) -> dict[str, Figure]:
         "train_s": run.timing["saved_s"],
         "train_us_per_row": run.timing["saved_s"] / trained_rows * 1e6,
         "train_step_ms": BATCH_ROWS / run.timing["examples_per_s"] * 1e3,
-        "train_peak_mb": run.peak_memory_mb,
+        "train_peak_mb": run.timing["peak_rss_mb"],  # until the bundle is saved
         "bundle_mb": _folder_mb(run),
     }
     return {f"rows_{num_rows}_{name}": Figure(value=value) for name, value in figures.items()}
