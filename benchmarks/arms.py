@@ -19,7 +19,7 @@ from pathlib import Path
 BENCHMARKS = Path(__file__).resolve().parent
 PEERS = BENCHMARKS / "peers"
 ENVIRONMENTS = PEERS / ".environments"
-RUN_FILE = "run.json"
+RUN_FILE, FAILURE_FILE = "run.json", "failed.txt"
 OURS = ("ranker", "plain_loop")
 TORCH_PEERS = ("torch_rechub", "deepctr_torch", "fuxictr")
 _SAMPLE_EVERY_S = 1.0  # a sample walks the page tables: five a second took a tenth of a core
@@ -75,11 +75,13 @@ def run_arm(plan: RunPlan, folder: Path) -> Run:
     """Run an arm into ``folder``, or read what an earlier run of it left there.
 
     Raises:
-        ArmError: its process failed.
+        ArmError: its process failed, then or now.
     """
-    kept = folder / RUN_FILE
+    kept, failed = folder / RUN_FILE, folder / FAILURE_FILE
     if kept.is_file():
         return Run(**{**json.loads(kept.read_text()), "folder": folder})
+    if failed.is_file():
+        raise ArmError(failed.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     python = Path(sys.executable) if plan.arm in OURS else _peer_python(plan.arm)
     limit_steps = 0 if plan.arm in OURS else plan.limit_steps
@@ -90,7 +92,11 @@ def run_arm(plan: RunPlan, folder: Path) -> Run:
         *("--limit-steps", str(limit_steps), "--train-days", str(plan.train_days)),
         *(word for override in plan.overrides for word in ("--override", override)),
     ]
-    wall_s, peak_memory_mb = run_process(command, folder / "output.txt", threads=plan.threads)
+    try:
+        wall_s, peak_memory_mb = run_process(command, folder / "output.txt", threads=plan.threads)
+    except ArmError as error:
+        failed.write_text(str(error))
+        raise
     timing = json.loads((folder / "timing.json").read_text())
     run = Run(wall_s=wall_s, peak_memory_mb=peak_memory_mb, timing=timing, folder=folder)
     kept.write_text(json.dumps({k: v for k, v in asdict(run).items() if k != "folder"}))
@@ -143,7 +149,8 @@ def run_process(command: Sequence[str], output: Path, *, threads: int) -> tuple[
         wall_s = time.perf_counter() - started
     if code != 0:
         tail = output.read_text(errors="replace")[-2_000:]
-        raise ArmError(f"{' '.join(command[:3])} exited with {code}:\n{tail}")
+        words = " ".join(Path(word).name for word in command[:4])
+        raise ArmError(f"{words} exited with {code}:\n{tail}")
     return wall_s, peak_memory_mb
 
 

@@ -15,7 +15,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from arms import OURS, TORCH_PEERS, ArmError, Run, RunPlan, available_peers, prepare, run_arm
@@ -65,10 +65,15 @@ class Contest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounds:
-    """Runs by arm, one a round; arms that failed are left out and say why in ``failures``."""
+    """Runs by arm, one a round.
+
+    Arms that failed in a round are left out: ``failures`` says why, ``unfinished`` what they had
+    done in rounds before.
+    """
 
     runs: Mapping[str, Sequence[Run]]
     failures: Mapping[str, str]
+    unfinished: Mapping[str, Sequence[Run]] = field(default_factory=dict)
 
     def values(self, arm: str, event: str) -> list[float]:
         """One number of timing.json in every round.
@@ -117,7 +122,9 @@ def interleave(contest: Contest, name: str, plans: Sequence[RunPlan]) -> Rounds:
     if failures.keys() & set(OURS):
         raise ArmError(f"our own arm failed: {failures}")
     return Rounds(
-        runs={arm: made for arm, made in runs.items() if arm not in failures}, failures=failures
+        runs={arm: made for arm, made in runs.items() if arm not in failures},
+        failures=failures,
+        unfinished={arm: made for arm, made in runs.items() if arm in failures and made},
     )
 
 
@@ -246,11 +253,16 @@ def run_quick(work: Path, figures: dict[str, Figure], details: dict[str, object]
 
 
 def _raw(rounds: Rounds) -> dict[str, object]:
-    timings = {
-        arm: [{**run.timing, "wall_s": run.wall_s, "tree_mb": run.peak_memory_mb} for run in runs]
-        for arm, runs in rounds.runs.items()
-    }
-    return {"timings": timings, "failures": dict(rounds.failures)}
+    # the rest is what a process last printed, paths of this machine among it
+    failures = {arm: message.partition("\n")[0] for arm, message in rounds.failures.items()}
+    timings, unfinished = (
+        {
+            arm: [{**r.timing, "wall_s": r.wall_s, "tree_mb": r.peak_memory_mb} for r in runs]
+            for arm, runs in by_arm.items()
+        }
+        for by_arm in (rounds.runs, rounds.unfinished)
+    )
+    return {"timings": timings, "failures": failures, "unfinished": unfinished}
 
 
 def main() -> None:

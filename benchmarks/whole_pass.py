@@ -171,7 +171,7 @@ def _whole_passes(
             except ArmError as error:
                 if arm in OURS:
                     raise
-                failures[arm] = str(error)
+                failures[arm] = str(error).partition("\n")[0]
                 del runs[arm]
     return runs, failures
 

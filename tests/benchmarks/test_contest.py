@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import training
 import whole_pass
 from roofline import mmoe_multiplications
 from sklearn.metrics import roc_auc_score
 from torch.utils.flop_counter import FlopCounterMode
-from training import Rounds, speed_figures
+from training import Contest, Rounds, interleave, speed_figures
 
 from ranker.models.layers import LayerStyle
 from ranker.models.mmoe import MMoE
@@ -94,6 +95,28 @@ def test_a_run_that_is_there_is_not_made_again(tmp_path):
     (folder / arms.RUN_FILE).write_text(json.dumps(kept))
     plan = arms.RunPlan(arm="no_such_arm", data=tmp_path, batch=11)
     assert arms.run_arm(plan, folder).timing == {"steps": 11}
+
+
+def test_a_failure_that_is_there_is_not_tried_again(tmp_path):
+    (tmp_path / arms.FAILURE_FILE).write_text("exited with -9")
+    plan = arms.RunPlan(arm="no_such_arm", data=tmp_path, batch=11)
+    with pytest.raises(arms.ArmError, match="exited with -9"):
+        arms.run_arm(plan, tmp_path)
+
+
+def test_an_arm_that_fails_late_is_left_out_with_what_it_had_done(tmp_path, monkeypatch):
+    def run_arm(plan, folder):
+        if plan.arm == "weak" and folder.name.endswith("_1"):
+            raise arms.ArmError("killed")
+        return make_run(folder)
+
+    monkeypatch.setattr(training, "run_arm", run_arm)
+    contest = Contest(work=tmp_path, arms=("ranker", "weak"), rounds=3)
+    plans = [arms.RunPlan(arm=arm, data=tmp_path, batch=11) for arm in contest.arms]
+    rounds = interleave(contest, "b", plans)
+    assert (len(rounds.runs["ranker"]), [*rounds.runs]) == (3, ["ranker"])
+    assert rounds.failures == {"weak": "killed"}
+    assert len(rounds.unfinished["weak"]) == 1
 
 
 def write_predictions(folder, rows, *, noise, rng):
