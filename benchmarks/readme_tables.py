@@ -1,8 +1,9 @@
-"""README.md's tables of figures, written from benchmarks/results/*.json between their markers.
+"""Tables of figures in README.md and docs, written from benchmarks/results/*.json.
 
     python benchmarks/readme_tables.py
 
-A table whose result is missing stays away; a test asserts that README says what is written here.
+They stand between their markers. A table whose result is missing stays away; a test asserts that
+the pages say what is written here.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any
 from record import REPOSITORY, RESULTS, progress
 
 Figures = Mapping[str, Mapping[str, float | None]]
-README = REPOSITORY / "README.md"
+README, SIZE_PAGE = REPOSITORY / "README.md", REPOSITORY / "docs" / "size.md"
 NAMES = {
     "mmoe": "**ranker, MMoE**",
     "shared_bottom": "ranker, shared bottom",
@@ -74,19 +75,48 @@ def speed_table(figures: Figures) -> list[str]:
     return lines
 
 
-TABLES: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
-    "quality contest": ("quality", quality_table),
-    "speed contest": ("training", speed_table),
+def size_table(figures: Figures) -> list[str]:
+    """Time and memory of `prepare` and `train` by size of the log."""
+    lines = [
+        "| rows | ids | `prepare` | per row | peak memory | `train`, one pass | per row | a step | "
+        "peak memory |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    prefixes = [name.removesuffix("_ids") for name in figures if name.endswith("_ids")]
+    for prefix in prefixes:
+        cells = [
+            f"{int(prefix.removeprefix('rows_')):,}",
+            f"{_value(figures, f'{prefix}_ids'):,.0f}",
+        ]
+        for command in ("prepare", "train"):
+            one = f"{prefix}_{command}"
+            cells += [
+                f"{_value(figures, f'{one}_s'):.1f} s",
+                f"{_value(figures, f'{one}_us_per_row'):.2f} µs",
+                f"{_value(figures, f'{one}_peak_mb'):,.0f} MB",
+            ]
+        cells.insert(-1, f"{_value(figures, f'{prefix}_train_step_ms'):.1f} ms")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+Tables = Mapping[str, tuple[str, Callable[[Figures], list[str]]]]
+TABLES_BY_PAGE: Mapping[Path, Tables] = {
+    README: {
+        "quality contest": ("quality", quality_table),
+        "speed contest": ("training", speed_table),
+    },
+    SIZE_PAGE: {"cost curves": ("cost_curves", size_table)},
 }
 
 
-def fill(text: str, results: Path) -> str:
-    """``text`` with every table whose result exists.
+def fill(text: str, tables: Tables, results: Path) -> str:
+    """A page's text with every table whose result exists.
 
     Raises:
         ValueError: a table's markers are missing.
     """
-    for title, (name, make) in TABLES.items():
+    for title, (name, make) in tables.items():
         path = results / f"{name}.json"
         if not path.is_file():
             continue
@@ -95,7 +125,7 @@ def fill(text: str, results: Path) -> str:
         before, found, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
         if not (found and closed):
-            raise ValueError(f"README.md: expected the markers of {title!r}")
+            raise ValueError(f"expected the markers of {title!r}")
         text = before + begin + "\n".join(make(record["figures"])) + "\n" + end + after
     return text
 
@@ -120,8 +150,9 @@ def _ratio(figures: Figures, name: str) -> str:
 
 def main() -> None:
     """Write the tables."""
-    README.write_text(fill(README.read_text(), RESULTS))
-    progress(f"wrote {README}")
+    for page, tables in TABLES_BY_PAGE.items():
+        page.write_text(fill(page.read_text(), tables, RESULTS))
+        progress(f"wrote {page}")
 
 
 if __name__ == "__main__":

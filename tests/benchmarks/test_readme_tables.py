@@ -1,4 +1,4 @@
-"""README's tables are what the results say."""
+"""The pages' tables are what the results say."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-from readme_tables import README, fill
+from readme_tables import README, TABLES_BY_PAGE, fill
 from record import RESULTS
 
 
-def test_readme_shows_the_results() -> None:
-    text = README.read_text()
-    assert fill(text, RESULTS) == text, "run `python benchmarks/readme_tables.py`"
-    assert "| **ranker, MMoE** | 0." in text
+@pytest.mark.parametrize("page", TABLES_BY_PAGE, ids=lambda page: page.name)
+def test_pages_show_the_results(page: Path) -> None:
+    text = page.read_text()
+    assert fill(text, TABLES_BY_PAGE[page], RESULTS) == text, "run `benchmarks/readme_tables.py`"
+    assert "|---|" in text
 
 
 def test_a_table_by_hand(tmp_path: Path) -> None:
@@ -32,10 +33,11 @@ def test_a_table_by_hand(tmp_path: Path) -> None:
         }
     (tmp_path / "quality.json").write_text(json.dumps({"figures": figures}))
     text = "a\n<!-- quality contest -->\nold\n<!-- end of quality contest -->\nz\n"
-    lines = fill(text, tmp_path).splitlines()
+    tables = TABLES_BY_PAGE[README]
+    lines = fill(text, tables, tmp_path).splitlines()
     difference = "0.2500 (+0.2500 [-0.1250, +0.5000])"
     assert lines[4] == "| **ranker, MMoE** | 0.5000 | 0.5000 | 0.5000 | 0.5000 | 0.5000 |"
     assert lines[5] == f"| LightGBM |{f' {difference} |' * 3} 0.0000 | 0.0000 |"
     assert (lines[0], lines[-1], len(lines)) == ("a", "z", 8)
     with pytest.raises(ValueError, match="markers of 'quality contest'"):
-        fill("nothing", tmp_path)
+        fill("nothing", tables, tmp_path)

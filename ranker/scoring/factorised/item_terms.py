@@ -10,8 +10,9 @@ Shapes: ``C`` items of the catalogue; ``O``, ``W`` as in `input_split`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -56,13 +57,14 @@ class TermTable:
     def __init__(self, split: InputSplit, *, num_items: int, room: int) -> None:
         """Rows are reserved, not computed; memory is taken as they are filled."""
         self._split, self.num_items, self.room = split, num_items, room
-        num_rows, num_lanes = num_items + room, torch.get_num_threads()
+        num_rows = num_items + room
+        num_lanes = max(os.cpu_count() or 1, torch.get_num_threads())
         term = split.terms["item"]
         width = 0
         if split.attention is not None and split.attention.embedder.table is not None:
             width = split.attention.embedder.table.width
         self.terms = torch.empty(num_rows + num_lanes * PIECE_RUNS, term.weight.shape[1])
-        self.lanes: SimpleQueue[slice] = SimpleQueue()
+        self.lanes: LifoQueue[slice] = LifoQueue()  # the last one used is in the cache
         for number in range(num_lanes):
             start = num_rows + number * PIECE_RUNS
             self.lanes.put(slice(start, start + PIECE_RUNS))
