@@ -67,8 +67,9 @@ def describe(summary: PrepareSummary, output: Path) -> str:
     """A few lines on what was kept and what was not."""
     windows = list(summary.rows_by_window)
     lines = [
-        f"{output}: {summary.rows_kept:,} rows in {len(windows)} windows "
-        f"({windows[0]} .. {windows[-1]}), {summary.users:,} users, {summary.items:,} items",
+        f"{output}: {_several(summary.rows_kept, 'row')} in {_several(len(windows), 'window')} "
+        f"({windows[0]} .. {windows[-1]}), {_several(summary.users, 'user')}, "
+        f"{_several(summary.items, 'item')}",
         f"  read {summary.rows_read:,}; exact duplicates {summary.exact_duplicates:,}; "
         f"quarantined {summary.bad_rows:,}",
     ]
@@ -81,3 +82,7 @@ def describe(summary: PrepareSummary, output: Path) -> str:
         if rows
     ]
     return "\n".join(lines)
+
+
+def _several(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

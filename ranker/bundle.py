@@ -95,8 +95,10 @@ class ModelBundle:
     weights_sha256: str
 
 
-def build_bundle_model(config: BundleConfig, schema: Schema, encoders: Encoders) -> RankingModel:
-    """The untrained model with a row for every id of ``encoders``."""
+def build_bundle_model(
+    config: BundleConfig, schema: Schema, encoders: Encoders, *, initial_embeddings: bool = True
+) -> RankingModel:
+    """The untrained model with a row for every id of ``encoders``; see `build_model`."""
     return build_model(
         config.model,
         schema,
@@ -104,6 +106,7 @@ def build_bundle_model(config: BundleConfig, schema: Schema, encoders: Encoders)
         label_scales=encoders.label_scales,
         standardisers=encoders.standardisers,
         seed=config.seed,
+        initial_embeddings=initial_embeddings,
     )
 
 
@@ -161,11 +164,8 @@ def load_bundle(folder: Path) -> ModelBundle:
     schema = load_schema(folder / "schema.yaml")
     config = load_config(BundleConfig, folder / "config.yaml")
     encoders = Encoders.load(folder / ENCODERS_FILE)
-    model = build_bundle_model(config, schema, encoders)
-    try:
-        model.load_state_dict(load_tensors(folder / "weights.safetensors"))
-    except RuntimeError as error:
-        raise DataError(f"{folder}: weights don't fit the config: {error}") from None
+    model = build_bundle_model(config, schema, encoders, initial_embeddings=False)
+    _assign_weights(model, load_tensors(folder / "weights.safetensors"), folder)
     model.eval()
     calibrators, counts = _load_calibration(folder, manifest["format"], schema)
     return ModelBundle(
@@ -240,6 +240,18 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         return read_tensors(path)[0]
     except (OSError, ValueError) as error:
         raise DataError(str(error)) from None
+
+
+def _assign_weights(model: RankingModel, weights: dict[str, Tensor], folder: Path) -> None:
+    """Put ``weights`` in the model's place, not copied: a large table is in memory once."""
+    for name, expected in model.state_dict().items():
+        if name in weights and weights[name].dtype != expected.dtype:
+            found = f"{name} is {weights[name].dtype}, not {expected.dtype}"
+            raise DataError(f"{folder}: weights don't fit the config: {found}")
+    try:
+        model.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise DataError(f"{folder}: weights don't fit the config: {error}") from None
 
 
 def _golden_tensors(bundle: ModelBundle, batch: Batch) -> dict[str, Tensor]:

@@ -74,6 +74,25 @@ def test_a_bundle_survives_a_round_trip(
     assert verify(tmp_path / "again").golden_rows == 70
 
 
+def test_loading_draws_no_embeddings_that_the_weights_replace(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ranker.models.build.fill_initial_rows", None)
+    loaded = load_bundle(bundle).model.state_dict()
+    stored = load_file(bundle / "weights.safetensors")
+    assert loaded.keys() == stored.keys()
+    assert all(torch.equal(loaded[name], stored[name]) for name in stored)
+
+
+def test_weights_of_another_type_are_an_error(bundle: Path) -> None:
+    weights = load_file(bundle / "weights.safetensors")
+    name = next(name for name, values in weights.items() if values.dtype == torch.float32)
+    save_file(weights | {name: weights[name].double()}, bundle / "weights.safetensors")
+    fix_digest(bundle, "weights.safetensors")
+    with pytest.raises(DataError, match=f"{re.escape(name)} is torch.float64"):
+        load_bundle(bundle)
+
+
 def test_an_intact_bundle_verifies(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verification = verify(bundle)
     assert verification.problems == ()

@@ -103,12 +103,14 @@ def build_model(
     label_scales: Mapping[str, Scale],
     standardisers: Mapping[str, Scale],
     seed: int,
+    initial_embeddings: bool = True,
 ) -> RankingModel:
     """Build the model of ``schema``'s features and tasks, all weights a function of ``seed``.
 
     Row i + 1 of a vocabulary's table belongs to its i-th id. The dense layers' weights depend on
     neither ids nor their number, so a model grown later equals one built with all ids. The global
-    random state stays as it was.
+    random state stays as it was. Without ``initial_embeddings`` the embeddings are left undefined:
+    to draw those of many ids takes a while, in vain where trained ones take their place.
 
     Raises:
         ValueError: unknown excluded feature, or ids or a label scale that are missing or unusable.
@@ -118,7 +120,9 @@ def build_model(
     if missing:
         raise ValueError(f"model: no label scale for tasks {missing}; fit_scales gives them")
     inputs = input_layout(schema, exclude=config.exclude_features)
-    table = _embedding_table(config, inputs, schema, ids_by_vocabulary, seed=seed)
+    table = _embedding_table(
+        config, inputs, schema, ids_by_vocabulary, seed=seed if initial_embeddings else None
+    )
     style = LayerStyle(
         activation=config.activation, normalization=config.normalization, dropout=config.dropout
     )
@@ -213,9 +217,12 @@ def _embedding_table(
     schema: Schema,
     ids_by_vocabulary: Mapping[str, Ids],
     *,
-    seed: int,
+    seed: int | None,
 ) -> EmbeddingTable | None:
-    """A row for each id, and one for unknown ids, of every vocabulary in use."""
+    """A row for each id, and one for unknown ids, of every vocabulary in use.
+
+    Without a seed their values are undefined.
+    """
     used = {**inputs.categorical, **inputs.sequences, **inputs.history}
     ids: dict[str, Ids] = {}
     for vocabulary in dict.fromkeys(used.values()):
@@ -229,10 +236,12 @@ def _embedding_table(
         {vocabulary: len(known) + 1 for vocabulary, known in ids.items()},
         width=config.embedding_width,
         admit_after=config.admit_after,
+        zeros=seed is not None,
     )
-    for vocabulary, known in ids.items():
-        rows = table.rows(vocabulary)[1:]
-        fill_initial_rows(rows, known, seed=seed, vocabulary=vocabulary)
+    if seed is not None:
+        for vocabulary, known in ids.items():
+            rows = table.rows(vocabulary)[1:]
+            fill_initial_rows(rows, known, seed=seed, vocabulary=vocabulary)
     return table
 
 

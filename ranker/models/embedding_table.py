@@ -31,14 +31,17 @@ class EmbeddingTable(nn.Module):
 
     occurrences: Tensor | None
 
-    def __init__(self, sizes: Mapping[str, int], *, width: int, admit_after: int = 0) -> None:
-        """Start with zeros; `rows` gives the parts to fill."""
+    def __init__(
+        self, sizes: Mapping[str, int], *, width: int, admit_after: int = 0, zeros: bool = True
+    ) -> None:
+        """Start with zeros (else with anything); `rows` gives the parts to fill."""
         super().__init__()
         self.sizes = dict(sizes)
         self.offsets = offsets_of(sizes)
         self.admit_after = admit_after
         num_rows = sum(self.sizes.values())
-        self.weight = nn.Parameter(torch.zeros(num_rows, width))
+        start = torch.zeros if zeros else torch.empty  # memory is taken when it is written
+        self.weight = nn.Parameter(start(num_rows, width))
         counts = torch.zeros(num_rows, dtype=torch.int32) if admit_after else None
         self.register_buffer("occurrences", counts)
 
