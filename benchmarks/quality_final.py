@@ -15,7 +15,7 @@ from quality_data import Split, Splits
 from quality_intervals import JudgedTask, Sample, average_over_seeds, sample_metrics
 
 from ranker.data.store import EncodedStore
-from ranker.evaluation.baseline_predictions import LINEAR, USER_ITEM_RATE, predict_baselines
+from ranker.evaluation.baseline_predictions import LINEAR, USER_ITEM_RATE, fit_baselines
 from ranker.evaluation.rows import EvaluationRows, read_rows
 
 REFERENCES = {LINEAR: "logistic_regression", USER_ITEM_RATE: "smoothed_rates"}
@@ -104,7 +104,7 @@ def _predict_references(store: EncodedStore, split: Split) -> dict[str, Predicti
     unlabelled = EvaluationRows(
         start=rows.start, stop=rows.stop, labels={}, users=rows.users, lists=rows.lists
     )
-    found = predict_baselines(store, earlier, unlabelled, seed=0)
+    found = fit_baselines(store, earlier, seed=0).predict(store, unlabelled)
     return {
         name: {task: found[task][baseline] for task in TASKS}
         for baseline, name in REFERENCES.items()

@@ -74,6 +74,7 @@ def sample_metrics(
         (arm, seed): measure_binary(
             labels=task.labels,
             predictions=predictions,
+            list_predictions=predictions,
             users=users,
             lists=lists,
             user_of_list=users[first_rows],

@@ -12,10 +12,10 @@ from pipelines.evaluate import (
     EvaluateConfig,
     calibration_line,
     evaluate_tasks,
-    predict_rows,
     unseen_windows,
 )
 from pipelines.exit_codes import EXIT_GATE
+from pipelines.predicted_rows import predict_impressions
 from ranker.config import ConfigError
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         for ranker, path in zip(rankers, paths, strict=True)
     )
     tasks = shared_tasks(store, a, b, gated=arguments.gate or [])
-    evaluations = evaluate_tasks(store, rows, {t: {"A": a[t], "B": b[t]} for t in tasks}, config)
+    predictions = {task: {"A": a[task], "B": b[task]} for task in tasks}
+    # what decides here orders no lists
+    evaluations = evaluate_tasks(store, rows, predictions, predictions, config)
     comparisons = compare(evaluations, a="A", b="B")
     worse = is_worse(c for c in comparisons if not arguments.gate or c.task in arguments.gate)
     named = dict(zip("AB", rankers, strict=True))
@@ -123,7 +125,7 @@ def predictions_of(
     from ranker.evaluation.rows import match_predictions
 
     if isinstance(ranker, ModelBundle):
-        return ranker.calibrators.apply_in_log_unit(predict_rows(ranker, store, rows)[0])
+        return predict_impressions(ranker, store, rows)
     return match_predictions(store, rows, ranker, str(path))
 
 

@@ -27,6 +27,7 @@ from pipelines.metrics_json import (
     tasks_json,
 )
 from pipelines.metrics_table import metrics_table
+from pipelines.predicted_rows import predict_lists, predict_rows
 from ranker.config import Config
 
 if TYPE_CHECKING:
@@ -141,7 +142,8 @@ def evaluate_bundle(
 ) -> dict[str, object]:
     """Predict, measure beside the baselines, and write ``predictions.parquet``."""
     from ranker.data.parquet import write_table
-    from ranker.evaluation.baseline_predictions import baseline_names, predict_baselines
+    from ranker.evaluation.baseline_predictions import baseline_names, fit_baselines
+    from ranker.evaluation.list_moment import request_rows
     from ranker.evaluation.rows import prediction_table, read_rows
 
     rows = read_rows(store, windows)
@@ -150,16 +152,21 @@ def evaluate_bundle(
     raw, gates = predict_rows(bundle, store, rows)
     predictions = bundle.calibrators.apply_in_log_unit(raw)
     write_table(output / "predictions.parquet", prediction_table(store, rows, predictions))
+    models = {task: {OURS: values} for task, values in predictions.items()}
+    of_lists = predict_lists(bundle, store, rows)
+    in_lists = {task: {OURS: values} for task, values in of_lists.items()}
     earlier = [w for w in store.windows if w.label <= bundle.data_window.last]
-    baselines: Mapping[str, Mapping[str, FloatArray]] = {task: {} for task in predictions}
     if earlier:
         console.say("fitting baselines")
-        baselines = predict_baselines(store, read_rows(store, earlier), rows, seed=config.seed)
+        baselines = fit_baselines(store, read_rows(store, earlier), seed=config.seed)
+        for task, by_name in baselines.predict(store, rows).items():
+            models[task] |= by_name
+        requests = request_rows(store, rows)
+        for task, by_name in baselines.predict(store, rows, requests=requests).items():
+            in_lists[task] |= by_name
     console.say("measuring, with intervals")
-    evaluations = evaluate_tasks(
-        store, rows, {t: {OURS: p, **baselines[t]} for t, p in predictions.items()}, config
-    )
-    names = baseline_names(baselines)
+    evaluations = evaluate_tasks(store, rows, models, in_lists, config)
+    names = baseline_names(models)
     schema = store.schema
     return {
         "split": {"first": windows[0].label, "last": windows[-1].label, "rows": num_rows},
@@ -178,44 +185,17 @@ def evaluate_bundle(
     }
 
 
-def predict_rows(
-    bundle: ModelBundle, store: EncodedStore, rows: EvaluationRows
-) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-    """Raw predictions [N] by task, and gate weights [N, E] by task (empty without gates)."""
-    import numpy as np
-    import torch
-
-    from ranker.data.loader import read_in_order
-    from ranker.models.ranking_model import PREDICTION_ROWS
-
-    predictions: dict[str, list[np.ndarray[tuple[int], np.dtype[np.float64]]]] = {}
-    gates: dict[str, list[np.ndarray[tuple[int, int], np.dtype[np.float64]]]] = {}
-    batches = read_in_order(
-        store,
-        rows.start,
-        rows.stop,
-        vocabulary_sizes=bundle.encoders.sizes,
-        batch_rows=PREDICTION_ROWS,
-    )
-    with torch.no_grad():
-        for batch in batches:
-            for task, values in bundle.model.predict(batch).items():
-                predictions.setdefault(task, []).append(values.double().numpy())
-            for task, weights in bundle.model.gate_weights(batch).items():
-                gates.setdefault(task, []).append(weights.double().numpy())
-    return (
-        {task: np.concatenate(parts) for task, parts in predictions.items()},
-        {task: np.concatenate(parts) for task, parts in gates.items()},
-    )
-
-
 def evaluate_tasks(
     store: EncodedStore,
     rows: EvaluationRows,
-    predictions_by_task: Mapping[str, Mapping[str, FloatArray]],
+    predictions: Mapping[str, Mapping[str, FloatArray]],
+    in_lists: Mapping[str, Mapping[str, FloatArray]],
     config: EvaluateConfig,
 ) -> dict[str, TaskEvaluation]:
-    """All metrics of each task, for every model that predicts it."""
+    """All metrics of each task, for every model that predicts it.
+
+    Both are task -> model -> [N]: for each impression, and for lists to be ordered.
+    """
     import numpy as np
 
     return {
@@ -223,11 +203,11 @@ def evaluate_tasks(
             store,
             task,
             rows,
-            predictions_by_model,
+            (by_model, in_lists[task]),
             config,
             np.random.default_rng([config.seed, number]),
         )
-        for number, (task, predictions_by_model) in enumerate(predictions_by_task.items())
+        for number, (task, by_model) in enumerate(predictions.items())
     }
 
 
@@ -235,18 +215,20 @@ def evaluate_one(
     store: EncodedStore,
     task: str,
     rows: EvaluationRows,
-    predictions_by_model: Mapping[str, FloatArray],
+    predictions: tuple[Mapping[str, FloatArray], Mapping[str, FloatArray]],
     config: EvaluateConfig,
     rng: np.random.Generator,
 ) -> TaskEvaluation:
-    """All metrics of one task."""
+    """All metrics of one task by model, from predictions for impressions and for lists."""
     from ranker.evaluation.evaluate import evaluate_task
     from ranker.evaluation.intervals import BootstrapSettings
 
+    by_impression, by_list = predictions
     return evaluate_task(
         kind=store.schema.task(task).kind,
         labels=rows.labels[task],
-        predictions_by_model=predictions_by_model,
+        predictions_by_model=by_impression,
+        list_predictions_by_model=by_list,
         users=rows.users,
         lists=rows.lists,
         rng=rng,
@@ -286,6 +268,6 @@ def progressive_metrics(
         for task, by_window in values.items():
             predictions = {OURS: table.column(task).to_numpy()}
             rng = np.random.default_rng([config.seed, number])
-            found = evaluate_one(store, task, rows, predictions, config, rng)
+            found = evaluate_one(store, task, rows, (predictions, predictions), config, rng)
             by_window[window.label] = tasks_json(store.schema, {task: found}, OURS)[task]
     return dict(values)

@@ -165,12 +165,20 @@ def todays_weights(
 def tuning_rows(
     ranker: ModelBundle | pa.Table, store: EncodedStore, rows: EvaluationRows, source: Path
 ) -> TuningRows:
-    """Predictions, labels, users, lists and items of the windows' rows."""
-    from pipelines.compare import predictions_of
+    """Predictions, labels, users, lists and items of the windows' rows.
+
+    A bundle orders a list by one request, as `ranker score` would; a file's predictions are taken
+    as they are.
+    """
+    from pipelines.predicted_rows import predict_lists
+    from ranker.bundle import ModelBundle
+    from ranker.evaluation.rows import match_predictions
     from ranker.scoring.tuning.tuning_result import TuningRows
 
     return TuningRows(
-        predictions=predictions_of(ranker, store, rows, source),
+        predictions=predict_lists(ranker, store, rows)
+        if isinstance(ranker, ModelBundle)
+        else match_predictions(store, rows, ranker, str(source)),
         labels=rows.labels,
         users=rows.users,
         lists=rows.lists,

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from quality_job import TASKS, predicted_rows, read_job, write_result
 
-from pipelines.evaluate import predict_rows
+from pipelines.predicted_rows import predict_rows
 from ranker.bundle import load_bundle
 from ranker.config import load_config
 from ranker.data.store import EncodedStore

@@ -50,7 +50,7 @@ if code != 0:
 stopwatch.mark("saved")
 stopwatch.save(rows=json.loads((run / "train.json").read_text())["rows_trained"])
 
-from pipelines.evaluate import predict_rows  # noqa: E402
+from pipelines.predicted_rows import predict_rows  # noqa: E402
 from ranker.bundle import load_bundle  # noqa: E402
 from ranker.evaluation.rows import prediction_table, read_rows  # noqa: E402
 

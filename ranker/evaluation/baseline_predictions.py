@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
 
+from ranker.data.feature_side import names_on
 from ranker.data.store import EncodedStore
 from ranker.evaluation.baselines import (
+    LinearBaseline,
     combine_rates,
     fit_logistic_regression,
     fit_ridge_regression,
 )
-from ranker.evaluation.metrics import FloatArray
+from ranker.evaluation.metrics import FloatArray, IntArray
 from ranker.evaluation.rows import EvaluationRows
 from ranker.schema import TaskSpec
 
@@ -22,68 +26,103 @@ ITEM_RATE = "item rate"
 USER_ITEM_RATE = "user and item rates"
 
 
-def predict_baselines(
-    store: EncodedStore, train: EvaluationRows, test: EvaluationRows, *, seed: int
-) -> dict[str, dict[str, FloatArray]]:
-    """Task -> baseline -> predictions for the rows of ``test``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baselines:
+    """Fitted baselines.
 
-    The linear model (logistic or ridge regression, one a task) is fitted on ``train`` with every
-    numeric feature. Smoothed rates exist for the tasks in the schema's ``history.rates``.
+    Attributes:
+        linear: task -> logistic or ridge regression on every numeric feature; none for a task
+            without a label.
+        mean_label: task -> its mean; NaN without a label.
     """
-    train_features = _numeric_matrix(store, train)
-    test_features = _numeric_matrix(store, test)
-    predictions: dict[str, dict[str, FloatArray]] = {}
+
+    linear: Mapping[str, LinearBaseline]
+    mean_label: Mapping[str, float]
+
+    def predict(
+        self, store: EncodedStore, rows: EvaluationRows, *, requests: IntArray | None = None
+    ) -> dict[str, dict[str, FloatArray]]:
+        """Task -> baseline -> predictions [N] for ``rows``.
+
+        With ``requests`` [N] the request's features are those of these rows of the store
+        (`list_moment.request_rows`). Smoothed rates exist for the tasks in the schema's
+        ``history.rates``.
+        """
+        read = _Reader(store, rows, requests)
+        features = read.numeric_matrix()
+        predictions: dict[str, dict[str, FloatArray]] = {}
+        for task in store.schema.tasks:
+            by_baseline: dict[str, FloatArray] = {}
+            if task.name in self.linear:
+                by_baseline[LINEAR] = self.linear[task.name].predict(features)
+            by_baseline |= _smoothed_rates(read, task, self.mean_label[task.name])
+            predictions[task.name] = by_baseline
+        return predictions
+
+
+def fit_baselines(store: EncodedStore, train: EvaluationRows, *, seed: int) -> Baselines:
+    """Fit a linear model for each task on the rows of ``train``."""
+    features = _Reader(store, train, None).numeric_matrix()
+    linear, mean_label = {}, {}
     for task in store.schema.tasks:
         labels = train.labels[task.name]
-        by_baseline: dict[str, FloatArray] = {}
+        mean_label[task.name] = math.nan
         if (~np.isnan(labels)).any():
             fit = fit_logistic_regression if task.kind == "binary" else fit_ridge_regression
-            by_baseline[LINEAR] = fit(train_features, labels, seed=seed).predict(test_features)
-        by_baseline |= _smoothed_rates(store, task, labels, test)
-        predictions[task.name] = by_baseline
-    return predictions
+            linear[task.name] = fit(features, labels, seed=seed)
+            mean_label[task.name] = float(np.nanmean(labels))
+    return Baselines(linear=linear, mean_label=mean_label)
 
 
-def _smoothed_rates(
-    store: EncodedStore, task: TaskSpec, train_labels: FloatArray, test: EvaluationRows
-) -> Mapping[str, FloatArray]:
-    if task.name not in store.schema.rates:
+def _smoothed_rates(read: _Reader, task: TaskSpec, mean_label: float) -> Mapping[str, FloatArray]:
+    if task.name not in read.store.schema.rates:
         return {}
-    item = _rate(store, f"item_{task.name}_rate", task, test)
-    if task.kind == "regression" or np.isnan(train_labels).all():
+    item = _rate(read, f"item_{task.name}_rate", task)
+    if task.kind == "regression" or math.isnan(mean_label):
         return {ITEM_RATE: item}
-    overall = np.full(len(item), np.nanmean(train_labels))
-    user = _rate(store, f"user_{task.name}_rate", task, test)
+    user = _rate(read, f"user_{task.name}_rate", task)
+    overall = np.full(len(item), mean_label)
     return {ITEM_RATE: item, USER_ITEM_RATE: combine_rates([user, item], overall)}
 
 
-def _rate(store: EncodedStore, feature: str, task: TaskSpec, rows: EvaluationRows) -> FloatArray:
+def _rate(read: _Reader, feature: str, task: TaskSpec) -> FloatArray:
     """A smoothed mean in the label's unit, back from its standardised link."""
-    scale = store.encoders.standardisers[feature]
-    standardised = np.asarray(
-        store.column(f"feature.{feature}")[rows.start : rows.stop], dtype=np.float64
-    )
-    linked = standardised * scale.scale + scale.mean
+    scale = read.store.encoders.standardisers[feature]
+    linked = read.feature(feature) * scale.scale + scale.mean
     if task.kind == "binary":
         return np.asarray(expit(linked))
     return np.expm1(linked) if task.loss == "squared_log1p" else linked
 
 
-def _numeric_matrix(store: EncodedStore, rows: EvaluationRows) -> FloatArray:
-    """All numeric features, and an indicator for each nullable one's null: [N, F]."""
-    columns: list[FloatArray] = []
-    for feature in store.schema.all_features:
-        if feature.kind != "numeric":
-            continue
-        values = np.asarray(
-            store.column(f"feature.{feature.name}")[rows.start : rows.stop], dtype=np.float64
-        )
-        columns.append(values)
-        if feature.nullable:
-            columns.append(np.isnan(values).astype(np.float64))
-    if not columns:
-        return np.zeros((rows.stop - rows.start, 1))
-    return np.stack(columns, axis=1)
+class _Reader:
+    """Numeric features of ``rows``, the request's from ``requests`` where they are given."""
+
+    def __init__(
+        self, store: EncodedStore, rows: EvaluationRows, requests: IntArray | None
+    ) -> None:
+        self.store, self._rows, self._requests = store, rows, requests
+        self._of_request = set(names_on("request", store.schema))
+
+    def feature(self, name: str) -> FloatArray:
+        """Standardised values [N]."""
+        column = self.store.column(f"feature.{name}")
+        if self._requests is not None and name in self._of_request:
+            return np.asarray(column[self._requests], dtype=np.float64)
+        return np.asarray(column[self._rows.start : self._rows.stop], dtype=np.float64)
+
+    def numeric_matrix(self) -> FloatArray:
+        """All numeric features, and an indicator for each nullable one's null: [N, F]."""
+        columns: list[FloatArray] = []
+        for feature in self.store.schema.all_features:
+            if feature.kind != "numeric":
+                continue
+            values = self.feature(feature.name)
+            columns.append(values)
+            if feature.nullable:
+                columns.append(np.isnan(values).astype(np.float64))
+        if not columns:
+            return np.zeros((self._rows.stop - self._rows.start, 1))
+        return np.stack(columns, axis=1)
 
 
 def baseline_names(predictions: Mapping[str, Mapping[str, FloatArray]]) -> Sequence[str]:

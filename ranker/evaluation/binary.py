@@ -18,6 +18,7 @@ def measure_binary(
     *,
     labels: FloatArray,
     predictions: FloatArray,
+    list_predictions: FloatArray,
     users: IntArray,
     lists: IntArray,
     user_of_list: IntArray,
@@ -26,6 +27,7 @@ def measure_binary(
     """Prepare one model's metrics on rows [N] that all have a label.
 
     ``users`` and ``lists`` are codes without gaps, ``user_of_list`` [L] says whose list it is.
+    gauc and ndcg order lists by ``list_predictions``, all else is of ``predictions``.
 
     - auc: over all pairs of rows.
     - gauc: AUC within each list, weighted by the list's impressions; lists with one class are
@@ -41,7 +43,7 @@ def measure_binary(
     auc = weighted_auc(labels=labels, predictions=predictions, users=users)
     sums = _row_sums(labels, predictions, users, num_users)  # [4, U]
     gaps = _bin_gaps(labels, predictions, users, num_users)  # [bins, U]
-    list_sums = _list_sums(labels, predictions, lists, user_of_list, ndcg_at)  # [4, U]
+    list_sums = _list_sums(labels, list_predictions, lists, user_of_list, ndcg_at)  # [4, U]
 
     def measure(weights: FloatArray) -> Mapping[str, FloatArray]:
         rows, positives, predicted, losses = sums @ weights.T

@@ -41,6 +41,7 @@ class _Rows:
 
     labels: FloatArray  # [N]
     predictions_by_model: Mapping[str, FloatArray]
+    list_predictions_by_model: Mapping[str, FloatArray]
     users: IntArray  # [N]
     lists: IntArray  # [N]
     user_of_list: IntArray  # [L]
@@ -56,6 +57,7 @@ def evaluate_task(
     lists: IntArray,
     rng: np.random.Generator,
     settings: BootstrapSettings,
+    list_predictions_by_model: Mapping[str, FloatArray] | None = None,
 ) -> TaskEvaluation:
     """Compute every metric of the task's kind for each model, with user-clustered intervals.
 
@@ -71,6 +73,8 @@ def evaluate_task(
         lists: [N] codes of the ranked lists; a list belongs to one user.
         rng: draws users, and pairs for XAUC when there are too many.
         settings: replicates, confidence, rank of NDCG.
+        list_predictions_by_model: [N] each, by which lists are ordered (see `list_moment`); the
+            predictions themselves by default.
 
     Returns:
         All values ``None`` with a reason when there are fewer than 20 positives or negatives
@@ -83,8 +87,13 @@ def evaluate_task(
     """
     _check_labels(kind, labels)
     _check_codes(labels.size, users, lists)
-    _check_predictions(kind, labels.size, predictions_by_model)
-    rows = _observed_rows(labels, predictions_by_model, users, lists)
+    if list_predictions_by_model is None:
+        list_predictions_by_model = predictions_by_model
+    if list_predictions_by_model.keys() != predictions_by_model.keys():
+        raise ValueError("evaluate: predictions and those of lists are of different models")
+    for by_model in (predictions_by_model, list_predictions_by_model):
+        _check_predictions(kind, labels.size, by_model)
+    rows = _observed_rows(labels, predictions_by_model, list_predictions_by_model, users, lists)
     positives = int(rows.labels.sum()) if kind == "binary" else None
     too_few = _too_few(rows.labels.size, positives)
     samples: Mapping[str, Mapping[str, Samples]] = {model: {} for model in predictions_by_model}
@@ -115,6 +124,7 @@ def _measures(
                 model: measure_binary(
                     labels=rows.labels,
                     predictions=predictions,
+                    list_predictions=rows.list_predictions_by_model[model],
                     users=rows.users,
                     lists=rows.lists,
                     user_of_list=rows.user_of_list,
@@ -195,18 +205,24 @@ def _too_few(num_rows: int, positives: int | None) -> str:
 def _observed_rows(
     labels: FloatArray,
     predictions_by_model: Mapping[str, FloatArray],
+    list_predictions_by_model: Mapping[str, FloatArray],
     users: IntArray,
     lists: IntArray,
 ) -> _Rows:
     observed = ~np.isnan(labels)
+
+    def seen(by_model: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        return {
+            model: np.asarray(predictions[observed], dtype=np.float64)
+            for model, predictions in by_model.items()
+        }
+
     user_ids, user_codes = np.unique(users[observed], return_inverse=True)
     _, first_rows, list_codes = np.unique(lists[observed], return_index=True, return_inverse=True)
     return _Rows(
         labels=np.asarray(labels[observed], dtype=np.float64),
-        predictions_by_model={
-            model: np.asarray(predictions[observed], dtype=np.float64)
-            for model, predictions in predictions_by_model.items()
-        },
+        predictions_by_model=seen(predictions_by_model),
+        list_predictions_by_model=seen(list_predictions_by_model),
         users=user_codes,
         lists=list_codes,
         user_of_list=user_codes[first_rows],

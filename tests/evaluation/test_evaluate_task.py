@@ -52,6 +52,40 @@ def values_of(evaluation, model):
     return {name: estimate.value for name, estimate in evaluation.estimates[model].items()}
 
 
+def test_lists_are_ordered_by_predictions_of_their_own():
+    labels, predictions, users, lists = binary_log()
+    evaluation = evaluate_task(
+        kind="binary",
+        labels=labels,
+        predictions_by_model={"model": predictions["noisy"]},
+        list_predictions_by_model={"model": predictions["good"]},
+        users=users,
+        lists=lists,
+        rng=np.random.default_rng(1),
+        settings=FEW,
+    )
+    found = values_of(evaluation, "model")
+    apart = evaluate(labels, predictions, users, lists)
+    for metric, value in found.items():
+        model = "good" if metric in ("gauc", "ndcg@5") else "noisy"
+        assert value == values_of(apart, model)[metric]
+
+
+def test_every_model_needs_predictions_of_both_kinds():
+    labels, predictions, users, lists = binary_log()
+    with pytest.raises(ValueError, match="of different models"):
+        evaluate_task(
+            kind="binary",
+            labels=labels,
+            predictions_by_model=predictions,
+            list_predictions_by_model={"good": predictions["good"]},
+            users=users,
+            lists=lists,
+            rng=np.random.default_rng(1),
+            settings=FEW,
+        )
+
+
 def test_binary_values_equal_scikit_learn():
     labels, predictions, users, lists = binary_log()
     evaluation = evaluate(labels, predictions, users, lists)

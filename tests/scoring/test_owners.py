@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranker.schema import FeatureSpec, Schema
-from ranker.scoring.factorised.owners import Shared, differs, distinct_items, runs, side_of
+from ranker.scoring.factorised.owners import Shared, differs, distinct_items, runs
 from ranker.scoring.factorised.pieces import PIECE_ROWS, PIECE_RUNS, plan_pieces
 
 
@@ -70,19 +69,3 @@ def test_pieces_cover_all_rows_and_cut_lists_only_where_they_must(
         assert requests.of_row[piece.stop - 1] - requests.of_row[piece.start] < PIECE_RUNS
         inside = [start for start in begins if piece.start < start <= piece.stop]
         assert piece.stop in begins or not inside
-
-
-def test_what_a_feature_is_a_function_of(synthetic_schema: Schema) -> None:
-    def feature(**fields: object) -> FeatureSpec:
-        return FeatureSpec.model_validate({"name": "x", "kind": "numeric", **fields})
-
-    assert side_of(feature(owner="user"), synthetic_schema) == "request"
-    assert side_of(feature(owner="user", transform="age_days"), synthetic_schema) == "request"
-    assert side_of(feature(owner="context", column="item_id"), synthetic_schema) == "pair"
-    assert side_of(feature(owner="item"), synthetic_schema) == "item"
-    assert side_of(feature(owner="item", transform="age_days"), synthetic_schema) == "pair"
-    assert side_of(feature(owner="item", column="user_id"), synthetic_schema) == "pair"
-    sides = {f.name: side_of(f, synthetic_schema) for f in synthetic_schema.history_features}
-    assert sides["history_item"] == sides["query_item_age_s"] == sides["user_count"] == "request"
-    assert sides["item_count"] == sides["topic_like_rate"] == "item"
-    assert sides["query_same_topic"] == sides["user_x_topic_count"] == "pair"

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ranker.bundle import ModelBundle
+from ranker.data.feature_side import Side
 from ranker.data.features import FeatureSource
 from ranker.models.folded import fold_model
 from ranker.schema import Owner
@@ -44,7 +45,6 @@ from ranker.scoring.factorised.item_terms import (
     fill_blocks,
 )
 from ranker.scoring.factorised.owners import (
-    Side,
     columns_of_rows,
     distinct_items,
     features_by_side,

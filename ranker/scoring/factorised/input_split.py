@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ranker.data.feature_side import SIDES, Side
 from ranker.models.embedder import Embedder, TargetAttention
 from ranker.models.folded import FirstLayer
 from ranker.models.input_layout import InputColumn
 from ranker.schema import FeatureSpec
-from ranker.scoring.factorised.owners import SIDES, Side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -11,7 +11,6 @@ Shapes: ``N`` rows, ``G`` runs, ``M`` items.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ranker.data.feature_side import SIDES, Side, side_of
 from ranker.data.features import FeatureSource, has_ids
 from ranker.data.tables import table_features
 from ranker.models.input_layout import InputLayout
@@ -26,8 +26,6 @@ from ranker.schema import FeatureSpec, Schema
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-Side = Literal["request", "item", "pair"]
-SIDES: tuple[Side, ...] = get_args(Side)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,23 +34,6 @@ class Shared:
 
     first: IntArray
     of_row: IntArray
-
-
-def side_of(feature: FeatureSpec, schema: Schema) -> Side:
-    """What a feature's value is a function of.
-
-    An item's feature that depends on the moment (its age) belongs to the pair, and so does a
-    feature that reads the other owner's id.
-    """
-    by_time = feature.transform in ("age_days", "hour")
-    reads_user, reads_item = (feature.column == schema.log.user, feature.column == schema.log.item)
-    match feature.owner:
-        case "user" | "context" | "query_item":
-            return "pair" if reads_item else "request"
-        case "item":
-            return "pair" if by_time or reads_user else "item"
-        case "pair":
-            return "pair"
 
 
 def features_by_side(layout: InputLayout, schema: Schema) -> dict[Side, list[FeatureSpec]]:

@@ -11,11 +11,11 @@ import pyarrow as pa
 from torch import Tensor
 
 from ranker.bundle import ModelBundle
+from ranker.data.feature_side import Side
 from ranker.data.features import FeatureSource, encode_rows, has_ids, standardise_columns
 from ranker.data.loader import feature_tensors, known_indices
 from ranker.data.tables import table_features
 from ranker.schema import FeatureSpec, Owner
-from ranker.scoring.factorised.owners import Side
 
 BoolArray = npt.NDArray[np.bool_]
 
