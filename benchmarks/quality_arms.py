@@ -93,8 +93,8 @@ class Run:
     length: Mapping[str, int]
     seconds: float
 
-    def predictions(self, *, start: int, stop: int) -> Predictions:
-        """Those of the store's rows ``start:stop``.
+    def predictions(self, *, start: int, stop: int, in_lists: bool = False) -> Predictions:
+        """Those of the store's rows ``start:stop``, or of these as members of their lists.
 
         Raises:
             ValueError: it did not predict exactly these rows, or not with probabilities.
@@ -104,7 +104,8 @@ class Run:
         table = table.filter((rows >= start) & (rows < stop))
         if not np.array_equal(table.column("row").to_numpy(), np.arange(start, stop)):
             raise ValueError(f"{self.folder}: rows {start}:{stop} are not predicted once, in order")
-        found = {task: table.column(task).to_numpy() for task in TASKS}
+        kind = "list." if in_lists else ""
+        found = {task: table.column(f"{kind}{task}").to_numpy() for task in TASKS}
         for task, values in found.items():
             if not ((values >= 0) & (values <= 1)).all():
                 raise ValueError(f"{self.folder}: {task!r} holds other than probabilities")

@@ -17,10 +17,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from arms import ArmError
-from peers.quality_job import FEATURES, LABELS, LAYOUT, TASKS
+from peers.quality_job import FEATURES, LABELS, LAYOUT, REQUESTS, TASKS
 from record import REPOSITORY
 
+from ranker.data.feature_side import names_on
 from ranker.data.store import EncodedStore, Window
+from ranker.evaluation.list_moment import request_rows
+from ranker.evaluation.rows import read_rows
 
 SAMPLE = REPOSITORY / "data" / "sample"
 SCHEMA = REPOSITORY / "configs" / "schema" / "kuairand.yaml"
@@ -168,7 +171,9 @@ def export(store: EncodedStore, folder: Path, *, labelled_before: str) -> None:
     kinds = {feature.name: feature.kind for feature in features}
     vocabulary = {f.name: store.schema.vocabulary_of(f) for f in features if f.kind != "numeric"}
     shares = outcome_shares(columns["history_feedback"], outcomes=_outcomes(store))
+    of_request = [*names_on("request", store.schema), *shares]
     layout = {
+        "of_request": of_request,
         "categorical": {n: v for n, v in vocabulary.items() if kinds[n] == "categorical"},
         "sequences": {n: v for n, v in vocabulary.items() if kinds[n] == "sequence"},
         "numeric": [*(name for name, kind in kinds.items() if kind == "numeric"), *shares],
@@ -177,6 +182,9 @@ def export(store: EncodedStore, folder: Path, *, labelled_before: str) -> None:
     }
     table = pa.table({name: _arrow(values) for name, values in {**columns, **shares}.items()})
     pq.write_table(table, folder / FEATURES)
+    rows = read_rows(store, store.windows)
+    requests = request_rows(store, rows)
+    np.save(folder / REQUESTS, np.arange(rows.stop) if requests is None else requests)
     before = store.windows_between(None, labelled_before)[-1].stop
     labels = {task: np.asarray(store.column(f"label.{task}")[:before]) for task in TASKS}
     pq.write_table(

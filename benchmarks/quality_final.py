@@ -12,23 +12,26 @@ from quality_arms import Arm, Plan, Predictions, Workshop
 from quality_calibration import METHODS
 from quality_choice import Choice, choose_calibration
 from quality_data import Split, Splits
-from quality_intervals import JudgedTask, Sample, average_over_seeds, sample_metrics
+from quality_intervals import JudgedTask, Predicted, Sample, average_over_seeds, sample_metrics
 
 from ranker.data.store import EncodedStore
 from ranker.evaluation.baseline_predictions import LINEAR, USER_ITEM_RATE, fit_baselines
+from ranker.evaluation.list_moment import request_rows
 from ranker.evaluation.rows import EvaluationRows, read_rows
 
 REFERENCES = {LINEAR: "logistic_regression", USER_ITEM_RATE: "smoothed_rates"}
 RAW, CALIBRATED = "raw", "calibrated"
+ByTask = Mapping[str, Predicted]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finalist:
-    """What one arm predicts, by seed: the calibration day, and the judged days."""
+    """What one arm predicts, by seed: the calibration day, the judged days, and these in lists."""
 
     calibration: str
     calibration_day: Sequence[Predictions]
     judged: Sequence[Predictions]
+    in_lists: Sequence[Predictions]
 
 
 def train_finalists(
@@ -62,6 +65,7 @@ def train_finalists(
     for arm in arms:
         before = splits.judge if arm.is_progressive else splits.calibrate
         day, judged = splits.calibrate, splits.judge
+        judged_runs = [made[arm.name, seed, judged.train_before] for seed in seeds]
         finalists[arm.name] = Finalist(
             calibration=choices[arm.name].calibration,
             calibration_day=[
@@ -70,11 +74,10 @@ def train_finalists(
                 )
                 for seed in seeds
             ],
-            judged=[
-                made[arm.name, seed, judged.train_before].predictions(
-                    start=judged.start, stop=judged.stop
-                )
-                for seed in seeds
+            judged=[run.predictions(start=judged.start, stop=judged.stop) for run in judged_runs],
+            in_lists=[
+                run.predictions(start=judged.start, stop=judged.stop, in_lists=True)
+                for run in judged_runs
             ],
         )
     return finalists
@@ -87,24 +90,31 @@ def reference_finalists(store: EncodedStore, splits: Splits) -> dict[str, Finali
         for name, split in (("choose", splits.choose), ("day", splits.calibrate))
     }
     judged = _predict_references(store, splits.judge)
+    in_lists = _predict_references(store, splits.judge, in_lists=True)
     rows = read_rows(store, splits.choose.windows)
     fit_rows = splits.choose.windows[0].num_rows
     finalists = {}
     for name in judged:
         method, _ = choose_calibration(by_split["choose"][name], rows, fit_rows=fit_rows)
         finalists[name] = Finalist(
-            calibration=method, calibration_day=[by_split["day"][name]], judged=[judged[name]]
+            calibration=method,
+            calibration_day=[by_split["day"][name]],
+            judged=[judged[name]],
+            in_lists=[in_lists[name]],
         )
     return finalists
 
 
-def _predict_references(store: EncodedStore, split: Split) -> dict[str, Predictions]:
+def _predict_references(
+    store: EncodedStore, split: Split, *, in_lists: bool = False
+) -> dict[str, Predictions]:
     earlier = read_rows(store, store.windows_between(None, split.train_before))
     rows = read_rows(store, split.windows)
     unlabelled = EvaluationRows(
         start=rows.start, stop=rows.stop, labels={}, users=rows.users, lists=rows.lists
     )
-    found = fit_baselines(store, earlier, seed=0).predict(store, unlabelled)
+    requests = request_rows(store, rows) if in_lists else None
+    found = fit_baselines(store, earlier, seed=0).predict(store, unlabelled, requests=requests)
     return {
         name: {task: found[task][baseline] for task in TASKS}
         for baseline, name in REFERENCES.items()
@@ -113,17 +123,29 @@ def _predict_references(store: EncodedStore, split: Split) -> dict[str, Predicti
 
 def calibrate(
     store: EncodedStore, finalists: Mapping[str, Finalist], split: Split
-) -> dict[str, list[Predictions]]:
+) -> dict[str, list[ByTask]]:
     """The judged days' predictions, corrected by what happened on the calibration day."""
     labels = read_rows(store, split.windows[-1:]).labels
-    calibrated: dict[str, list[Predictions]] = {}
+    calibrated: dict[str, list[ByTask]] = {}
     for name, finalist in finalists.items():
-        fit = METHODS[finalist.calibration]
-        calibrated[name] = [
-            {task: fit(labels[task], day[task])(judged[task]) for task in TASKS}
-            for day, judged in zip(finalist.calibration_day, finalist.judged, strict=True)
-        ]
+        fit, calibrated[name] = METHODS[finalist.calibration], []
+        for day, by_task in zip(finalist.calibration_day, raw(finalist), strict=True):
+            correct = {task: fit(labels[task], day[task]) for task in TASKS}
+            calibrated[name].append(
+                {
+                    task: Predicted(*(correct[task](values) for values in predicted))
+                    for task, predicted in by_task.items()
+                }
+            )
     return calibrated
+
+
+def raw(finalist: Finalist) -> list[ByTask]:
+    """The judged days' predictions as they are, by seed."""
+    return [
+        {task: Predicted(own=own[task], in_lists=in_lists[task]) for task in TASKS}
+        for own, in_lists in zip(finalist.judged, finalist.in_lists, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +168,7 @@ def judge(
 ) -> Judgement:
     """Look at the judged days, once, with everything decided."""
     by_state = {
-        RAW: {name: finalist.judged for name, finalist in finalists.items()},
+        RAW: {name: raw(finalist) for name, finalist in finalists.items()},
         CALIBRATED: calibrate(store, finalists, splits.calibrate),
     }
     rows = read_rows(store, splits.judge.windows)
@@ -167,7 +189,7 @@ def judge(
 def _sample(
     rows: EvaluationRows,
     task: str,
-    predictions_by_arm: Mapping[str, Sequence[Predictions]],
+    predictions_by_arm: Mapping[str, Sequence[ByTask]],
     *,
     num_replicates: int,
     seed: int,

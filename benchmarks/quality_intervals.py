@@ -8,6 +8,7 @@ Shapes: N rows, U users, S seeds, R replicates.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -57,9 +58,16 @@ class JudgedTask:
     lists: IntArray
 
 
+class Predicted(NamedTuple):
+    """One seed's predictions [N]: of the impressions, and of these in their lists."""
+
+    own: FloatArray
+    in_lists: FloatArray
+
+
 def sample_metrics(
     task: JudgedTask,
-    predictions_by_arm: Mapping[str, Sequence[FloatArray]],
+    predictions_by_arm: Mapping[str, Sequence[Predicted]],
     *,
     num_replicates: int,
     rng: np.random.Generator,
@@ -73,8 +81,8 @@ def sample_metrics(
     measures = {
         (arm, seed): measure_binary(
             labels=task.labels,
-            predictions=predictions,
-            list_predictions=predictions,
+            predictions=predictions.own,
+            list_predictions=predictions.in_lists,
             users=users,
             lists=lists,
             user_of_list=users[first_rows],

@@ -4,8 +4,10 @@
 
 JOB is a folder with job.json. The arm trains on the rows before ``train_stop``, predicts the rows
 ``train_stop:stop``, and leaves predictions.parquet (``row`` and a probability a task) and
-result.json there. The features were prepared once, by `ranker prepare`, and are the same for every
-arm. Labels of the days that are judged are not among the files.
+result.json there. Unless it chooses a length, it predicts these rows a second time, as members of
+their lists: with the request's features of their list's first impression (``list.`` and the task).
+The features were prepared once, by `ranker prepare`, and are the same for every arm. Labels of the
+days that are judged are not among the files.
 
 Shapes: N rows, L elements of a sequence, F numbers.
 """
@@ -24,6 +26,7 @@ STARTED_S = time.perf_counter()
 TASKS = ("click", "long_view", "like")
 JOB, PREDICTIONS, RESULT = "job.json", "predictions.parquet", "result.json"
 FEATURES, LABELS, LAYOUT = "features.parquet", "labels.parquet", "layout.json"
+REQUESTS = "requests.npy"  # [N], the row whose request a row is ranked by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +60,17 @@ class Job:
     seed: int
     threads: int
 
+    @property
+    def in_lists(self) -> bool:
+        """Whether the predicted rows are predicted as members of their lists, too."""
+        return not self.choose_length
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """Rows 0:stop. Indices are 0 for what was unknown when training ended; null numbers are NaN.
+    """Rows 0:stop, then the predicted ones again as members of their lists (`Job.in_lists`).
+
+    Indices are 0 for what was unknown when training ended; null numbers are NaN.
 
     Attributes:
         categorical: feature -> [N].
@@ -89,9 +99,22 @@ def read_job() -> Job:
 
 
 def read_features(job: Job) -> Features:
-    """All prepared features up to the last row predicted."""
+    """All prepared features up to the last row predicted, and of rows in their lists."""
     layout = json.loads((job.exported / LAYOUT).read_text())
-    table = pq.read_table(job.exported / FEATURES).slice(0, job.stop).combine_chunks()
+    table = pq.read_table(job.exported / FEATURES)
+    own = asked = np.arange(job.stop)
+    if job.in_lists:
+        again = np.arange(job.train_stop, job.stop)
+        own, asked = (
+            np.concatenate([own, rows]) for rows in (again, np.load(job.exported / REQUESTS)[again])
+        )
+    of_request = set(layout["of_request"])
+    table = pa.table(
+        {
+            name: table.column(name).take(pa.array(asked if name in of_request else own))
+            for name in table.column_names
+        }
+    )
     sizes = {**layout["fixed_sizes"], **job.sizes}
     vocabulary = {**layout["categorical"], **layout["sequences"]}
 
@@ -101,7 +124,7 @@ def read_features(job: Job) -> Features:
     sequences = {}
     for name in layout["sequences"]:
         elements = table.column(name).combine_chunks().flatten().to_numpy()
-        sequences[name] = known(name, elements).reshape(job.stop, -1)
+        sequences[name] = known(name, elements).reshape(table.num_rows, -1)
     return Features(
         categorical={n: known(n, table.column(n).to_numpy()) for n in layout["categorical"]},
         sequences=sequences,
@@ -130,8 +153,16 @@ def read_labels(job: Job, *, stop: int) -> dict[str, np.ndarray]:
 def write_result(
     job: Job, predictions: dict[str, np.ndarray], *, rows: np.ndarray, length: dict[str, int]
 ) -> None:
-    """Write the probabilities of ``rows`` by task, then, as a mark of the end, result.json."""
-    columns = {task: pa.array(np.asarray(predictions[task], dtype=np.float64)) for task in TASKS}
+    """Write the probabilities of ``rows`` by task, then, as a mark of the end, result.json.
+
+    Where ``job.in_lists``, those of the same rows in their lists follow in ``predictions``.
+    """
+    columns = {}
+    for task in TASKS:
+        values = np.asarray(predictions[task], dtype=np.float64)
+        columns[task] = pa.array(values[: len(rows)])
+        if job.in_lists:
+            columns[f"list.{task}"] = pa.array(values[len(rows) :])
     pq.write_table(pa.table({"row": pa.array(rows), **columns}), job.folder / PREDICTIONS)
     result = {"length": length, "seconds": time.perf_counter() - STARTED_S}
     temporary = job.folder / f"{RESULT}.tmp"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from quality_job import TASKS, predicted_rows, read_job, write_result
+from quality_job import REQUESTS, TASKS, predicted_rows, read_job, write_result
 
 from pipelines.predicted_rows import predict_rows
 from ranker.bundle import load_bundle
@@ -31,16 +31,22 @@ def main() -> None:
     unlabelled = EvaluationRows(
         start=job.train_stop, stop=job.stop, labels={}, users=rows, lists=rows
     )
-    predictions, _ = predict_rows(load_bundle(run / "bundle"), store, unlabelled)
+    bundle = load_bundle(run / "bundle")
+    predictions, _ = predict_rows(bundle, store, unlabelled)
+    requests = np.load(job.exported / REQUESTS)[rows]
+    in_lists, _ = predict_rows(bundle, store, unlabelled, requests=requests)
+    parts = {task: [predictions[task], in_lists[task]] for task in TASKS}
     if job.progressive:
         before = pq.read_table(run / "progressive" / f"{job.progressive}.parquet")
         rows = np.concatenate([before.column("row").to_numpy(), rows])
-        predictions = {
-            task: np.concatenate([before.column(task).to_numpy(), predictions[task]])
-            for task in TASKS
+        unknown = np.full(before.num_rows, np.nan)  # in lists: nobody asks for them
+        parts = {
+            task: [before.column(task).to_numpy(), own, unknown, lists]
+            for task, (own, lists) in parts.items()
         }
     shutil.rmtree(run)
-    write_result(job, predictions, rows=rows, length={})
+    found = {task: np.concatenate(values) for task, values in parts.items()}
+    write_result(job, found, rows=rows, length={})
 
 
 if __name__ == "__main__":

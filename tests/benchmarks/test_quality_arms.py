@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +37,7 @@ def make_split(*windows):
 def write_run(folder, rows, values, length=None):
     folder.mkdir(parents=True, exist_ok=True)
     columns = {task: pa.array(np.asarray(values, dtype=float)) for task in TASKS}
+    columns |= {f"list.{task}": columns[task] for task in TASKS}
     table = pa.table({"row": pa.array(rows), **columns})
     pq.write_table(table, folder / quality_job.PREDICTIONS)
     text = json.dumps({"length": length or {}, "seconds": 1.0})
@@ -66,7 +68,7 @@ def test_our_settings_are_configs_of_that_bottom(name):
 
 @pytest.fixture
 def job(tmp_path):
-    """Seven rows, of which two were read from a judged day."""
+    """Seven rows, of which two are of a judged day, the second in the list of the first."""
     table = pa.table(
         {
             "video_id": pa.array([1, 2, 3, 4, 5, 6, 7], pa.int32()),
@@ -79,7 +81,9 @@ def job(tmp_path):
     pq.write_table(table, tmp_path / quality_job.FEATURES)
     labels = {task: pa.array([0.0, 1.0, 0.0, 1.0, 1.0]) for task in TASKS}
     pq.write_table(pa.table(labels), tmp_path / quality_job.LABELS)
+    np.save(tmp_path / quality_job.REQUESTS, np.array([0, 1, 2, 3, 4, 4, 6]))
     layout = {
+        "of_request": ["history_item", "age_s"],
         "categorical": {"video_id": "item"},
         "sequences": {"history_item": "item"},
         "numeric": ["age_s"],
@@ -106,10 +110,28 @@ def job(tmp_path):
 
 def test_ids_that_training_had_not_seen_are_unknown(job):
     features = quality_job.read_features(job)
-    assert features.categorical["video_id"].tolist() == [1, 2, 3, 4, 0, 0]
+    assert features.categorical["video_id"].tolist() == [1, 2, 3, 4, 0, 0, 0, 0]
     history = features.sequences["history_item"]
     assert history[:3].tolist() == [[0, 1, 2], [3, 4, 0], [0, 0, 0]]
-    assert np.isnan(features.numeric["age_s"]).tolist() == [False, True] + [False] * 4
+    assert np.isnan(features.numeric["age_s"]).tolist() == [False, True] + [False] * 6
+
+
+def test_a_row_in_its_list_has_the_request_of_the_first(job):
+    features = quality_job.read_features(dataclasses.replace(job, sizes={"item": 99}))
+    assert features.categorical["video_id"].tolist() == [1, 2, 3, 4, 5, 6, 5, 6]
+    assert features.numeric["age_s"][4:].tolist() == [3, 4, 3, 3]
+    history = features.sequences["history_item"]
+    np.testing.assert_array_equal(history[6:], history[[4, 4]])
+    predictions = {task: np.array([0.1, 0.2, 0.3, 0.4]) for task in TASKS}
+    quality_job.write_result(job, predictions, rows=quality_job.predicted_rows(job), length={})
+    run = Run(folder=job.folder, length={}, seconds=1.0)
+    assert run.predictions(start=4, stop=6)["like"].tolist() == [0.1, 0.2]
+    assert run.predictions(start=4, stop=6, in_lists=True)["like"].tolist() == [0.3, 0.4]
+
+
+def test_an_arm_that_chooses_its_length_is_given_no_lists(job):
+    choosing = dataclasses.replace(job, choose_length=True)
+    assert len(quality_job.read_features(choosing).numeric["age_s"]) == job.stop
 
 
 def test_labels_of_judged_days_are_not_to_be_had(job):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from quality_intervals import (
     JudgedTask,
+    Predicted,
     Sample,
     SeedSamples,
     average_over_seeds,
@@ -30,8 +31,9 @@ def predict(judged, *, noise, seed):
 
 
 def sample(judged, by_arm):
+    alike = {arm: [Predicted(one, one) for one in by_seed] for arm, by_seed in by_arm.items()}
     return sample_metrics(
-        judged, by_arm, num_replicates=NUM_REPLICATES, rng=np.random.default_rng(0)
+        judged, alike, num_replicates=NUM_REPLICATES, rng=np.random.default_rng(0)
     )
 
 
