@@ -76,6 +76,8 @@ def replacing_folder(path: Path, *, kind: str) -> Iterator[Path]:
 def put_folder_in_place(folder: Path, path: Path) -> None:
     """Rename a complete ``folder`` to its sibling ``path``, which is deleted afterwards.
 
+    A symbolic link gives way to the folder; what it led to stays as it is.
+
     If the process is killed between the two renames, the next call that writes to ``path`` puts
     the previous folder back (`clear_up_after_killed`).
     """
@@ -89,7 +91,7 @@ def put_folder_in_place(folder: Path, path: Path) -> None:
             previous.rename(path)
         raise
     _sync(path.parent)
-    shutil.rmtree(previous, ignore_errors=True)
+    _delete(previous)
 
 
 def require_free_or_folder(path: Path) -> None:
@@ -161,10 +163,16 @@ def clear_up_after_killed(path: Path) -> None:
             continue
         if kind == "old" and not path.exists():
             sibling.rename(path)
-        elif sibling.is_dir():
-            shutil.rmtree(sibling, ignore_errors=True)
         else:
-            sibling.unlink(missing_ok=True)
+            _delete(sibling)
+
+
+def _delete(path: Path) -> None:
+    """A folder with all it holds, a file, or a symbolic link but not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:

@@ -109,6 +109,15 @@ def test_foreign_folder_and_file_are_refused(tmp_path: Path) -> None:
     assert names(mine) == ["cat.jpg"] and names(tmp_path) == ["link", "photos", "pipe"]
 
 
+def test_a_link_gives_way_and_what_it_led_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    with replacing_folder(tmp_path / "link", kind="run") as folder:
+        (folder / "new").touch()
+    assert names(tmp_path) == ["elsewhere", "link"], "nothing is left behind"
+    assert names(tmp_path / "link") == ["new"] and names(tmp_path / "elsewhere") == []
+
+
 def test_another_kind_of_output_is_refused(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     bundle.mkdir()

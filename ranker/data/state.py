@@ -62,8 +62,8 @@ def load_state(folder: Path) -> FeatureSource:
         known_format = manifest["format"] == FORMAT
     except FileNotFoundError:
         raise DataError(f"{folder}: holds no state; `ranker prepare` writes one") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / MANIFEST}: is no state's manifest: {error!r}") from None
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{folder / MANIFEST}: is no state's manifest") from None
     if not known_format:
         raise DataError(f"{folder}: state format {manifest['format']}, expected {FORMAT}")
     problems = find_damage(folder, files)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from ranker.config import Config
-from ranker.scoring.runtimes.runtime_name import RuntimeName
+from ranker.scoring.runtimes.runtime_name import RuntimeChoice
 from ranker.scoring.slates.slate_config import SlateConfig
 
 
@@ -25,7 +23,7 @@ class ScoreConfig(Config):
     """
 
     slate: SlateConfig = SlateConfig()
-    runtime: RuntimeName | Literal["auto"] = "factorised"
+    runtime: RuntimeChoice = "factorised"
     shard_rows: int = Field(default=200_000, ge=1)
     threads: int = Field(default=0, ge=0, le=1024)
     seed: int = Field(default=0, ge=0)
