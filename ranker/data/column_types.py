@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,18 +26,34 @@ def check_files(path: Path, needed: dict[str, str]) -> None:
     A column of nulls only has Arrow's type null: it fits wherever numbers do.
 
     Raises:
-        DataError: one line for each column that is wrong in the first file where any is.
+        DataError: one line for the columns that are missing in the first file where any is wrong,
+            and one for each other wrong one.
     """
     id_kinds: dict[str, tuple[str, Path]] = {}
     for file in find_files(path):
         arrow = open_file(file).schema_arrow
         problems = [
-            problem
-            for column, kind_of in needed.items()
-            if (problem := _problem(file, arrow, column, kind_of, id_kinds))
+            *_missing(file, arrow, needed),
+            *(
+                problem
+                for column, kind_of in needed.items()
+                if (problem := _problem(file, arrow, column, kind_of, id_kinds))
+            ),
         ]
         if problems:
             raise DataError("\n".join(problems))
+
+
+def _missing(file: Path, arrow: pa.Schema, needed: Iterable[str]) -> list[str]:
+    """One line for all columns that the file lacks, if there are any."""
+    match [repr(column) for column in needed if column not in arrow.names]:
+        case []:
+            return []
+        case [column]:
+            names = f"column {column} is"
+        case several:
+            names = f"columns {', '.join(several)} are"
+    return [f"{file}: {names} missing; the file has {sorted(arrow.names)}"]
 
 
 def _problem(
@@ -46,10 +63,10 @@ def _problem(
     kind_of: str,
     id_kinds: dict[str, tuple[str, Path]],
 ) -> str:
-    """What is wrong with a column, or nothing; ``id_kinds`` notes where ids were seen first."""
+    """What is wrong with a column that is there; ``id_kinds`` notes where ids were seen first."""
     times = arrow.names.count(column)
     if times == 0:
-        return f"{file}: column {column!r} is missing; the file has {sorted(arrow.names)}"
+        return ""
     if times > 1:
         return f"{file}: column {column!r} is there {times} times; give every column its own name"
     got = arrow.field(column).type

@@ -138,6 +138,17 @@ def test_missing_column(log_columns: MakeColumns, write_log: WriteLog, read_log:
         read_log(path)
 
 
+def test_missing_columns_are_named_in_one_line(
+    log_columns: MakeColumns, write_log: WriteLog, read_log: ReadLog
+) -> None:
+    path = write_log(log_columns(topic=None, price=None, click=["yes"] * 7))
+    with pytest.raises(DataError) as caught:
+        read_log(path)
+    missing, other = str(caught.value).splitlines()
+    assert missing.startswith(f"{path}: columns 'topic', 'price' are missing; the file has [")
+    assert other == f"{path}: column 'click' must be a number, got string"
+
+
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [

@@ -96,7 +96,7 @@ def read_outcomes(path: Path, schema: Schema, *, outcome_time: str | None) -> Ou
         watch_column(located.rows, schema, checker)
         tables.append(_with_number_labels(pa.Table.from_batches([located.rows]), names))
     if problems.problems:
-        raise DataError(f"{path}: {'; '.join(problems.sentences())}")
+        raise DataError("\n".join(problems.sentences()))
     if not tables:  # nobody did anything: still an answer
         empty = open_file(find_files(path)[0]).schema_arrow.empty_table().select(list(kinds))
         tables = [_with_number_labels(empty, names)]
@@ -169,7 +169,7 @@ def _check_columns(path: Path, kinds: dict[str, str], labels: list[str]) -> None
     try:
         check_files(path, kinds)
     except DataError as error:
-        if "is missing" not in str(error):
+        if "missing; the file has" not in str(error):
             raise
         raise DataError(
             f"{error}; outcomes need {list(kinds)}: nulls where a label ({labels}) was not observed"
