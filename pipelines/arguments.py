@@ -11,6 +11,7 @@ from pipelines.console import Console
 from ranker.atomic import OutputError
 from ranker.config import Config, ConfigError, ConfigType, dump_yaml, load_config
 from ranker.schema import Schema, load_schema
+from ranker.score_weights import default_score_weights
 
 SHIPPED = Path(__file__).resolve().parents[1]
 
@@ -59,8 +60,13 @@ def add_raw_inputs(parser: argparse.ArgumentParser) -> None:
 
 
 def read_schema(path: Path) -> Schema:
-    """The schema at ``path``."""
-    return load_schema(path)
+    """The schema at ``path``; `ConfigError` also if no task counts in the score."""
+    schema = load_schema(path)
+    try:
+        default_score_weights(schema.tasks)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return schema
 
 
 def positive(text: str) -> int:

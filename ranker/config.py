@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -177,9 +178,11 @@ def _describe(config_type: type[Config], problem: Mapping[str, object]) -> str:
     assert isinstance(location, tuple)
     key = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
-        known = sorted(_field_names(config_type))
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        key_by_name, name = _keys_by_name(config_type), str(location[-1])
+        close = difflib.get_close_matches(name, sorted(key_by_name), n=1)
+        # a right name in a wrong place is told by its place
+        meant = key_by_name[name] if close == [name] else "".join(close)
+        hint = f"; did you mean {meant!r}?" if meant else ""
         return f"key {key!r} is unknown{hint}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "missing":
@@ -191,22 +194,23 @@ def _describe(config_type: type[Config], problem: Mapping[str, object]) -> str:
     return f"key {key!r}: {message}{shown}" if key else message
 
 
-def _field_names(config_type: type[BaseModel]) -> set[str]:
-    names: set[str] = set()
-    pending: list[object] = [config_type]
+def _keys_by_name(config_type: type[BaseModel]) -> dict[str, str]:
+    """Each field's name -> its dotted key, the shortest if several have the name."""
+    keys: dict[str, str] = {}
+    pending: deque[tuple[str, object]] = deque([("", config_type)])
     seen: set[object] = set()
     while pending:
-        current = pending.pop()
+        prefix, current = pending.popleft()
         if current in seen:
             continue
         seen.add(current)
         if isinstance(current, type) and issubclass(current, BaseModel):
             for name, field in current.model_fields.items():
-                names.add(name)
-                pending.append(field.annotation)
+                keys.setdefault(name, f"{prefix}{name}")
+                pending.append((f"{prefix}{name}.", field.annotation))
         else:
-            pending.extend(getattr(current, "__args__", ()))
-    return names
+            pending.extend((prefix, part) for part in getattr(current, "__args__", ()))
+    return keys
 
 
 def _similar_file(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ranker.config import Config
+from ranker.config import Config, ConfigError
 from ranker.schema import TaskSpec
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -36,8 +36,13 @@ def default_score_weights(tasks: Sequence[TaskSpec]) -> ScoreWeights:
     """The weighted product with the schema's default weights.
 
     Raises:
-        ValueError: the schema gives no task a score weight.
+        ConfigError: the schema gives no task a score weight.
     """
+    if not any(task.score_weight > 0 for task in tasks):
+        raise ConfigError(
+            "no task has a score_weight above 0, so every candidate would score alike; "
+            "give at least one, e.g. score_weight: 1"
+        )
     return ScoreWeights(weights={task.name: task.score_weight for task in tasks})
 
 

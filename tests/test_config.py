@@ -48,6 +48,7 @@ def test_file_and_overrides(file: Path) -> None:
         ("seed: 3\nsede: 4", "key 'sede' is unknown; did you mean 'seed'?"),
         ("seed: 3\nzzz: 4", "key 'zzz' is unknown"),
         ("seed: 3\ninner: {rat: 4}", "key 'inner.rat' is unknown; did you mean 'rate'?"),
+        ("seed: 3\nrate: 4", "key 'rate' is unknown; did you mean 'inner.rate'?"),
         ("names: [x]", "key 'seed' is required"),
         ("seed: often", "key 'seed': Input should be a valid integer"),
         ("seed: 3\ninner: {rate: -1}", "key 'inner.rate': Input should be greater than 0, got -1"),

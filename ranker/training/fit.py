@@ -32,7 +32,7 @@ from ranker.data.loader import read_batch
 from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore, Window
 from ranker.models.ranking_model import RankingModel
-from ranker.score_weights import default_score_weights
+from ranker.score_weights import ScoreWeights, default_score_weights
 from ranker.training.calibration import fit_on_progressive
 from ranker.training.freed_memory import keep_freed_memory
 from ranker.training.gradients import StepSettings
@@ -99,6 +99,7 @@ def train(
 
     Raises:
         DataError: no windows to train on, or a store that does not continue the bundle's.
+        ConfigError: no task counts in the score.
     """
     torch.set_num_threads(config.threads)
     keep_freed_memory()
@@ -154,9 +155,7 @@ def _save(
             schema=store.schema,
             encoders=run.encoders,
             config=BundleConfig(seed=config.seed, model=config.model),
-            score_weights=default_score_weights(store.schema.tasks)
-            if start_from is None
-            else start_from.score_weights,
+            score_weights=run.score_weights,
             calibrators=calibration.calibrators,
             calibration_counts=calibration.counts,
             data_window=_data_window(run.windows, module.cursor, start_from),
@@ -211,6 +210,7 @@ class _Run:
     start_from: ModelBundle | None
     windows: tuple[Window, ...] = field(init=False)
     encoders: Encoders = field(init=False)
+    score_weights: ScoreWeights = field(init=False)
 
     def __post_init__(self) -> None:
         windows = select_windows(self.store, self.config, self.start_from)
@@ -218,6 +218,11 @@ class _Run:
         if self.start_from is not None:
             where = str(self.store.folder)
             check_same_features(self.start_from, self.store.schema, encoders, where)
+        if self.start_from is None:  # told now, not when hours of training are to be saved
+            score_weights = default_score_weights(self.store.schema.tasks)
+        else:
+            score_weights = self.start_from.score_weights
+        object.__setattr__(self, "score_weights", score_weights)
         object.__setattr__(self, "windows", windows)
         object.__setattr__(self, "encoders", encoders)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -87,9 +88,13 @@ def test_wrong_inputs_of_the_other_commands(chain: Chain, tmp_path: Path) -> Non
     schema, log, *tables = chain.raw_words[1], chain.raw_words[3], *chain.raw_words[4:]
     data = ["--data", chain.data]
     out = ["--output", tmp_path / "out"]
+    weightless = tmp_path / "weightless.yaml"
+    weightless.write_text(re.sub(r"score_weight: [\d.]+", "score_weight: 0", schema.read_text()))
+    told = f"{weightless}: no task has a score_weight above 0"
     cases: list[tuple[Words, int, str]] = [
         (["validate", "--schema", missing, "--log", log, *tables], 2, "no such file"),
         (["validate", "--schema", folder, "--log", log, *tables], 2, "can't be read"),
+        (["prepare", "--schema", weightless, "--log", log, *tables, *out], 2, told),
         (["prepare", "--schema", schema, "--log", missing, *tables, *out], 3, "no such file"),
         (["prepare", "--schema", schema, "--log", folder, *tables, *out], 3, "no *.parquet"),
         (["prepare", "--schema", schema, "--log", log, *out], 3, "give --users FILE"),

@@ -238,7 +238,7 @@ def test_score_weights_default_to_the_schema() -> None:
     positive = {name: weight for name, weight in score_weights.weights.items() if weight > 0}
     assert positive == {"click": 1.0, "watch_time_s": 0.5, "dismiss": 0.25}
     check_score_weights(score_weights, tasks=TASKS)
-    with pytest.raises(ValueError, match="all score weights are 0"):
+    with pytest.raises(ConfigError, match="no task has a score_weight above 0"):
         default_score_weights([task("click", "binary")])
 
 

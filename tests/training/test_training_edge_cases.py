@@ -22,6 +22,7 @@ from ranker.models.build import NoPositionTowerConfig, SharedBottomConfig
 from ranker.models.embedder import Embedder
 from ranker.schema import HistorySpec, Schema
 from ranker.scoring.verification import verify
+from ranker.training.fit import train
 from ranker.training.optimizers import AdagradConfig, LazyAdamConfig
 from ranker.training.settings import TrainConfig
 
@@ -135,6 +136,20 @@ def test_one_task(
     train_into(tmp_path / "run", store, small_train_config)
     assert load_bundle(tmp_path / "run" / "bundle").model.tasks == ("click",)
     assert_usable(tmp_path / "run", store)
+
+
+def test_tasks_without_a_score_weight_are_told_before_anything_is_trained(
+    tmp_path: Path,
+    log: pa.Table,
+    synthetic_schema: Schema,
+    small_train_config: TrainConfig,
+    prepared: Prepare,
+) -> None:
+    tasks = tuple(task.model_copy(update={"score_weight": 0.0}) for task in synthetic_schema.tasks)
+    store = prepared(log.slice(0, 300), synthetic_schema.model_copy(update={"tasks": tasks}))
+    with pytest.raises(ConfigError, match="no task has a score_weight above 0"):
+        train(store, small_train_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_shared_bottom_trains_too(
