@@ -38,7 +38,7 @@ LEAD = (
 )
 # What a name ends with or holds -> the chart it belongs to; the first that fits.
 KINDS = (
-    ("_minus_", "Difference in AUC"),
+    ("_minus_", "Difference in AUC or GAUC"),
     ("auc_", "AUC"),
     ("ece_", "Expected calibration error"),
     ("normalised_entropy_", "Normalised entropy"),

@@ -24,21 +24,21 @@ PROBABILITY_METRICS = ("normalised_entropy", "calibration_ratio", "ece")
 
 
 def figures_of(judgement: Judgement) -> dict[str, Figure]:
-    """All metrics of all arms, and our MMoE's difference in AUC to each other arm."""
+    """All metrics of all arms, and our MMoE's difference in AUC and GAUC to each other arm."""
     figures: dict[str, Figure] = {}
     for task in TASKS:
         raw = judgement.samples[task][RAW]
         for metric in ORDER_METRICS:
             for arm, samples in raw.items():
                 figures[f"{metric}_{task}_{arm}"] = samples[metric].figure()
+            for arm, samples in raw.items():
+                if arm != OURS:
+                    name = f"{metric}_{task}_{OURS}_minus_{arm}"
+                    figures[name] = difference(raw[OURS][metric], samples[metric])
         for metric in PROBABILITY_METRICS:
             for state in (RAW, CALIBRATED):
                 for arm, samples in judgement.samples[task][state].items():
                     figures[f"{metric}_{state}_{task}_{arm}"] = samples[metric].figure()
-        for arm, samples in raw.items():
-            if arm != OURS:
-                name = f"auc_{task}_{OURS}_minus_{arm}"
-                figures[name] = difference(raw[OURS]["auc"], samples["auc"])
     for arm, samples in judgement.samples[LIST_TASK][RAW].items():
         figures[f"ndcg_at_5_{LIST_TASK}_{arm}"] = samples[LIST_METRIC].figure()
     return figures

@@ -32,10 +32,10 @@ TASKS = ("click", "long_view", "like")
 
 
 def quality_table(figures: Figures) -> list[str]:
-    """AUC by arm, what the MMoE has more of it, and the calibration error."""
+    """AUC by arm, what the MMoE has more of it; GAUC, and the calibration error."""
     lines = [
-        "| | click | long_view | like | ECE click | ECE long_view |",
-        "|---|---|---|---|---|---|",
+        "| | click | long_view | like | GAUC click | long_view | like | ECE click | long_view |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     arms = [name for name in NAMES if f"auc_click_{name}" in figures]
     for arm in arms:
@@ -45,6 +45,7 @@ def quality_table(figures: Figures) -> list[str]:
             if arm != "mmoe":
                 cell += f" ({_interval(figures, f'auc_{task}_mmoe_minus_{arm}')})"
             cells.append(cell)
+        cells += [f"{_value(figures, f'gauc_{task}_{arm}'):.4f}" for task in TASKS]
         cells += [f"{_value(figures, f'ece_calibrated_{task}_{arm}'):.4f}" for task in TASKS[:2]]
         lines.append(f"| {NAMES[arm]} | {' | '.join(cells)} |")
     return lines

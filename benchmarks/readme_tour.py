@@ -82,8 +82,9 @@ def run_tour(stops: Sequence[Stop], folder: Path) -> list[str]:
 def bring_up_to_date(shown: str, printed: str) -> tuple[str, list[str]]:
     """``shown`` with the printed lines in place of its own, and the lines nobody printed."""
     lines, missing, rest = [], [], printed.splitlines()
+    is_cut = any(line.endswith("...") and line.strip() != "..." for line in shown.splitlines())
     for line in shown.splitlines():
-        if line.strip() == "...":
+        if line.strip() == "..." or (is_cut and set(line) <= {"-", " "}):  # a cut table's rule
             lines.append(line)
             continue
         place = next((n for n, real in enumerate(rest) if _same(line, real)), None)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
 from pathlib import Path
 
 from pipelines.console import Console
-from ranker.atomic import OutputError
+from ranker.atomic import MANIFEST, OutputError
 from ranker.config import Config, ConfigError, ConfigType, dump_yaml, load_config
 from ranker.schema import Schema, load_schema
 from ranker.score_weights import default_score_weights
@@ -60,6 +61,11 @@ def add_raw_inputs(parser: argparse.ArgumentParser) -> None:
 
 
 def read_schema(path: Path) -> Schema:
+    """The schema at ``path``."""
+    return load_schema(path)
+
+
+def read_schema_to_rank_by(path: Path) -> Schema:
     """The schema at ``path``; `ConfigError` also if no task counts in the score."""
     schema = load_schema(path)
     try:
@@ -162,10 +168,11 @@ def require_output_folder(arguments: argparse.Namespace) -> Path:
 
     Raises:
         ConfigError: it was not given.
-        OutputError: it is a file, or can't be made.
+        OutputError: it is a file, can't be made, or lies in what a file more would damage.
     """
     output = require_output(arguments)
     _check_folder(output)
+    _check_not_held(output)
     return output
 
 
@@ -174,7 +181,8 @@ def require_output_file(arguments: argparse.Namespace, *inputs: Path | None) -> 
 
     Raises:
         ConfigError: it was not given.
-        OutputError: it is a folder or one of ``inputs``, or can't be written there.
+        OutputError: it is a folder or one of ``inputs``, can't be written there, or lies in what a
+            file more would damage.
     """
     output = require_output(arguments)
     if output.is_dir():
@@ -182,6 +190,7 @@ def require_output_file(arguments: argparse.Namespace, *inputs: Path | None) -> 
     if any(path is not None and path.resolve() == output.resolve() for path in inputs):
         raise OutputError(f"{output}: is also an input; choose another --output")
     _check_folder(output.parent)
+    _check_not_held(output.parent)
     return output
 
 
@@ -215,6 +224,28 @@ def require_apart(output: Path, *inputs: Path | None) -> None:
             raise OutputError(f"{output}: is also an input: it lies in {path}; choose another")
         if given.is_relative_to(there):
             raise OutputError(f"{output}: is also an input: {path} lies in it; choose another")
+
+
+def _check_not_held(output: Path) -> None:
+    there = output.resolve()
+    for folder in (there, *there.parents):
+        held = _held(folder)
+        if held is not None:
+            place = "is" if folder == there else f"lies in {folder}, which is"
+            raise OutputError(
+                f"{output}: {place} {held}, and nothing is written there; choose another --output"
+            )
+
+
+def _held(folder: Path) -> str | None:
+    """What was made whole in ``folder`` and must stay as it is; None for anything else."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        kind = "state" if "as_of_ms" in manifest else manifest["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    names = {"bundle": "a bundle", "prepared data": "prepared data", "state": "a state"}
+    return names.get(kind) if isinstance(kind, str) else None
 
 
 def _check_folder(folder: Path) -> None:

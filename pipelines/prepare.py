@@ -10,7 +10,7 @@ from pipelines.arguments import (
     add_config,
     add_raw_inputs,
     print_config,
-    read_schema,
+    read_schema_to_rank_by,
     require_output,
     resolve,
 )
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.print_config:
         return print_config(settings, console)
     output = require_output(arguments)
-    schema = read_schema(arguments.schema)
+    schema = read_schema_to_rank_by(arguments.schema)
     inputs = Inputs(
         log=arguments.log,
         users=arguments.users,

@@ -18,7 +18,7 @@ from pipelines.arguments import (
     add_raw_inputs,
     positive,
     print_config,
-    read_schema,
+    read_schema_to_rank_by,
     resolve,
 )
 from pipelines.console import Console
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     settings = resolve(PrepareSettings, arguments)
     if arguments.print_config:
         return print_config(settings, console)
-    schema = read_schema(arguments.schema)
+    schema = read_schema_to_rank_by(arguments.schema)
     _require_features(arguments.allow_leaks, schema)
     validation = validate(arguments, schema, settings)
     console.result(describe(validation, arguments.log), as_json(validation))

@@ -20,11 +20,12 @@ def test_pages_show_the_results(page: Path) -> None:
 def test_a_table_by_hand(tmp_path: Path) -> None:
     figures = {
         f"{prefix}_{task}_mmoe": {"value": 0.5, "ci_low": None, "ci_high": None}
-        for prefix in ("auc", "ece_calibrated")
+        for prefix in ("auc", "gauc", "ece_calibrated")
         for task in ("click", "long_view", "like")
     }
     for task in ("click", "long_view", "like"):
         figures[f"auc_{task}_lightgbm"] = {"value": 0.25, "ci_low": None, "ci_high": None}
+        figures[f"gauc_{task}_lightgbm"] = {"value": 0.75, "ci_low": None, "ci_high": None}
         figures[f"ece_calibrated_{task}_lightgbm"] = {"value": 0.0, "ci_low": 0.0, "ci_high": 0.0}
         figures[f"auc_{task}_mmoe_minus_lightgbm"] = {
             "value": 0.25,
@@ -36,8 +37,9 @@ def test_a_table_by_hand(tmp_path: Path) -> None:
     tables = TABLES_BY_PAGE[README]
     lines = fill(text, tables, tmp_path).splitlines()
     difference = "0.2500 (+0.2500 [-0.1250, +0.5000])"
-    assert lines[4] == "| **ranker, MMoE** | 0.5000 | 0.5000 | 0.5000 | 0.5000 | 0.5000 |"
-    assert lines[5] == f"| LightGBM |{f' {difference} |' * 3} 0.0000 | 0.0000 |"
+    assert lines[4] == f"| **ranker, MMoE** |{' 0.5000 |' * 8}"
+    gauc = "0.7500 | 0.7500 | 0.7500"
+    assert lines[5] == f"| LightGBM |{f' {difference} |' * 3} {gauc} | 0.0000 | 0.0000 |"
     assert (lines[0], lines[-1], len(lines)) == ("a", "z", 8)
     with pytest.raises(ValueError, match="markers of 'quality contest'"):
         fill("nothing", tables, tmp_path)

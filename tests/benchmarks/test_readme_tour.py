@@ -18,15 +18,17 @@ task  metric  ranker             verdict
 ----  ------  -----------------  -------
 click auc     0.9 [0.8, 1.0]     worse
 ...
-took 2 s: plan 0.7, ...
 """
     updated, missing = bring_up_to_date(shown, PRINTED)
     assert missing == []
-    assert updated.splitlines() == [
-        *PRINTED.splitlines()[:3],
-        "...",
-        "took 11.5 s: plan 0.1, ...",
-    ]
+    assert updated.splitlines() == [*PRINTED.splitlines()[:3], "..."]
+
+
+def test_a_cut_line_is_cut_after_as_many_words() -> None:
+    shown = "---- ---\n...\ntook 2 s: plan 0.7, ...\n"
+    updated, missing = bring_up_to_date(shown, PRINTED)
+    assert missing == []
+    assert updated == "---- ---\n...\ntook 11.5 s: plan 0.1, ...\n"
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,10 @@ def test_a_bundle_is_never_replaced(trained_synthetic: Path, tmp_path: Path) -> 
     bundle = trained_synthetic / "bundle"
     before = sorted(path.name for path in bundle.iterdir())
     ran = run_ranker("export", bundle, "--output", bundle)
-    assert (ran.code, "is also an input" in ran.err) == (2, True), ran.err
+    assert (ran.code, "a bundle, and nothing is written there" in ran.err) == (2, True), ran.err
     other = tmp_path / "other"
     other.mkdir()
-    (other / "manifest.json").write_text('{"kind": "bundle"}')
+    (other / "manifest.json").write_text('{"kind": "slates"}')
     ran = run_ranker("export", bundle, "--output", other)
-    assert (ran.code, "holds bundle, and only onnx" in ran.err) == (2, True), ran.err
+    assert (ran.code, "holds slates, and only onnx" in ran.err) == (2, True), ran.err
     assert sorted(path.name for path in bundle.iterdir()) == before

@@ -120,6 +120,18 @@ def test_wrong_inputs_of_the_other_commands(chain: Chain, tmp_path: Path) -> Non
         refused(run_ranker(*words, "--json"), code, message)
 
 
+def test_nothing_is_written_into_what_is_whole(chain: Chain) -> None:
+    holds = {chain.data: "prepared data", chain.bundle: "a bundle", chain.state: "a state"}
+    for place, what in holds.items():
+        before = sorted(place.rglob("*"))
+        for name in ("train", "evaluate"):
+            for output in (place, place / "inside"):
+                words = [*chain.commands[name][:-1], output]
+                message = f"{what}, and nothing is written there"
+                refused(run_ranker(name, *words, "--json"), 2, message)
+        assert sorted(place.rglob("*")) == before
+
+
 def test_outputs_are_checked_before_the_work(chain: Chain, tmp_path: Path) -> None:
     a_file = tmp_path / "a-file"
     a_file.write_text("precious", encoding="utf-8")
