@@ -19,6 +19,7 @@ TO_BE_NAMED = "TO_BE_NAMED"
 _KEY_WORDS = ("author", "creator", "tag", "topic", "category", "genre", "brand", "channel")
 _MANY_DAYS = 120
 _LONGEST_WINDOW_H = 24 * 31
+_SCALE_SHARE = 10  # of a small log, what its scales are fitted on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,10 @@ def _top(
     if roles.position is not None:
         deepest = int(columns[roles.position].finite.max()) + 1
         top["max_positions"] = min(50, deepest)
+    num_rows = max((len(column.values) for column in columns.values()), default=0)
+    usual = int(Schema.model_fields["scale_rows"].default)
+    if num_rows // _SCALE_SHARE < usual:  # else a small log had most of its days to wait
+        top["scale_rows"] = max(1, num_rows // _SCALE_SHARE)
     return top
 
 

@@ -58,6 +58,7 @@ def test_the_draft_is_accepted_by_validate(tmp_path, capsys) -> None:
     assert written == {key: value for key, value in result.items() if key != "output"}
     draft = tmp_path / "out" / "schema_draft.yaml"
     assert load_schema(draft).log.time_unit == "s"
+    assert load_schema(draft).scale_rows == 60, "a small log's scales don't wait for most of it"
     assert main(["validate", "--schema", str(draft), "--log", str(log)]) == 0
     capsys.readouterr()
 
