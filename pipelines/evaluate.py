@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ranker.evaluation.calibrators import Calibrators
     from ranker.evaluation.metrics import FloatArray
     from ranker.evaluation.rows import EvaluationRows
-    from ranker.evaluation.task_evaluation import TaskEvaluation
+    from ranker.evaluation.task_evaluation import JsonValue, TaskEvaluation
 
 OURS = "ranker"
 
@@ -245,7 +245,8 @@ def progressive_metrics(
 ) -> dict[str, object]:
     """Task -> window -> metrics of the raw predictions made before the window was trained on.
 
-    They are what calibrators are fitted on, so calibrating them would flatter.
+    They are what calibrators are fitted on, so calibrating them would flatter. Each is of its
+    impression's own moment: where lists are more than a request, they order none.
 
     Raises:
         DataError: the run folder is missing, or was trained on other data.
@@ -253,6 +254,7 @@ def progressive_metrics(
     import numpy as np
 
     from ranker.data.parquet import DataError, read_table
+    from ranker.evaluation.list_moment import request_rows
     from ranker.evaluation.rows import read_rows
 
     if not run_folder.is_dir():
@@ -265,9 +267,27 @@ def progressive_metrics(
         table, rows = read_table(path, ["row", *values]), read_rows(store, [window])
         if not np.array_equal(table.column("row").to_numpy(), np.arange(rows.start, rows.stop)):
             raise DataError(f"{path}: was predicted on other data than {store.folder}")
+        are_requests = request_rows(store, rows) is None
         for task, by_window in values.items():
             predictions = {OURS: table.column(task).to_numpy()}
             rng = np.random.default_rng([config.seed, number])
             found = evaluate_one(store, task, rows, (predictions, predictions), config, rng)
-            by_window[window.label] = tasks_json(store.schema, {task: found}, OURS)[task]
+            metrics = found.to_json(OURS)
+            by_window[window.label] = {
+                "family": store.schema.task(task).family,
+                **(metrics if are_requests else without_lists(metrics)),
+            }
     return dict(values)
+
+
+def without_lists(metrics: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The metrics without those of lists, which were predicted impression by impression."""
+    from ranker.evaluation.intervals import Estimate
+    from ranker.evaluation.metrics import LIST_METRICS
+
+    reason = "predicted at each impression's own moment, not as one request"
+    unknown = Estimate(value=None, ci_low=None, ci_high=None, reason=reason).to_json()
+    return {
+        name: unknown if name.partition("@")[0] in LIST_METRICS else value
+        for name, value in metrics.items()
+    }

@@ -42,6 +42,7 @@ class Metric:
     undefined: str = "undefined on these rows"
 
 
+LIST_METRICS = ("gauc", "ndcg")  # of the order within lists
 # Metrics cut at a rank carry it in their name, as in "ndcg@5": look them up with `metric_of`.
 METRICS: Mapping[str, Metric] = {
     "auc": Metric(label="AUC", unit="", direction="higher", kinds=("binary",)),

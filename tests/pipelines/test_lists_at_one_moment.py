@@ -106,8 +106,14 @@ def test_a_users_own_rate_orders_no_list(
     ran = run_ranker(
         *("evaluate", "--bundle", bundle_of_days, "--data", prepared_days),
         *("--from", FIRST, "--set", "num_replicates=20", "--output", tmp_path, "--json"),
+        *("--run", bundle_of_days.parent),
     )
     assert ran.code == 0, ran.err
+    for window in ran.json["progressive"]["click"].values():
+        for metric in ("gauc", "ndcg@5"):
+            assert window[metric]["value"] is None
+            assert "not as one request" in window[metric]["reason"]
+        assert window["auc"]["value"] is not None
     by_name = ran.json["baselines"]
     for task in ("click", "like"):
         both, item = by_name[USER_ITEM_RATE][task], by_name[ITEM_RATE][task]
