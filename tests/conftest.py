@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from ranker.schema import Schema, load_schema
 
 if TYPE_CHECKING:
     from ranker.training.settings import TrainConfig
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # so a shell starts what runs in the background, and Ctrl-C would not reach the commands tested
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
