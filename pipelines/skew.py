@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ranker.bundle import ModelBundle, check_same_features
+from ranker.data.columns import time_stamps_ms
 from ranker.data.features import FeatureSource
 from ranker.data.parquet import DataError, stream, write_table
 from ranker.data.problems import ProblemLog
@@ -21,6 +22,7 @@ from ranker.data.state import load_state
 from ranker.data.store import EncodedStore
 from ranker.data.tables import read_requests, stream_log
 from ranker.data.windows import window_labels
+from ranker.schema import Schema
 from ranker.scoring.predict import check_belongs
 from ranker.scoring.skew import SkewCheck, WindowRows, check_skew
 
@@ -112,6 +114,13 @@ def _rows_between(log: Path, store: EncodedStore, first_ms: int, last_ms: int) -
         return pa.concat_tables([rows.slice(0, 0), *ordered])
 
 
+def _with_time_stamps(rows: pa.Table, schema: Schema) -> pa.Table:
+    """Raw rows whose times are timestamps: one file may hold these, another integers."""
+    place = rows.column_names.index(schema.log.time)
+    times_ms, _ = time_stamps_ms(rows.column(place).combine_chunks(), schema)
+    return rows.set_column(place, schema.log.time, pa.array(times_ms).cast(pa.timestamp("ms")))
+
+
 def _as_candidates(log: Path, store: EncodedStore, canonical: pa.Table) -> pa.Table:
     """The same raw rows, written to a file and read as `score` reads candidates."""
     wanted = pd.Index(canonical.column("row_hash").to_numpy())
@@ -121,7 +130,8 @@ def _as_candidates(log: Path, store: EncodedStore, canonical: pa.Table) -> pa.Ta
         hashes = hash_rows(dict(zip(rows.schema.names, rows.columns, strict=True)))
         place = wanted.get_indexer(pd.Index(hashes))
         chosen = np.flatnonzero(place >= 0)
-        parts.append(pa.Table.from_batches([rows]).take(pa.array(chosen)))
+        raw_rows = pa.Table.from_batches([rows]).take(pa.array(chosen))
+        parts.append(_with_time_stamps(raw_rows, store.schema))
         places.append(place[chosen])
     # of exact duplicates the first
     order = np.unique(np.concatenate(places), return_index=True)[1]

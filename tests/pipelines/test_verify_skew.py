@@ -28,6 +28,26 @@ def bundle(chain: Chain) -> ModelBundle:
     return load_bundle(chain.bundle)
 
 
+@pytest.mark.parametrize("unit", ["s", "us"])
+def test_files_may_say_the_time_in_integers_or_as_timestamps(
+    unit: str, chain: Chain, tmp_path: Path
+) -> None:
+    """As where `join` has added to a log that somebody else had begun."""
+    log = pq.read_table(chain.raw.log)
+    half, place = log.num_rows // 2, log.column_names.index("time_s")
+    stamps = log.column("time_s").cast(pa.timestamp("s")).cast(pa.timestamp(unit, "UTC"))
+    (tmp_path / "log").mkdir()
+    pq.write_table(log.slice(0, half), tmp_path / "log" / "a.parquet")
+    later = log.set_column(place, "time_s", stamps).slice(half)
+    pq.write_table(later, tmp_path / "log" / "b.parquet")
+    words = ["--data", chain.data, "--log", tmp_path / "log", "--json"]
+    ran = run_ranker("verify", chain.bundle, *words)
+    assert (ran.code, ran.err) == (0, ""), ran.err
+    (check,) = ran.json["skew"].values()
+    for one in check["features"]:
+        assert one["trained_sha256"] == one["served_sha256"]
+
+
 @pytest.fixture
 def source(chain: Chain) -> FeatureSource:
     """To be changed."""
