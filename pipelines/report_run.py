@@ -119,8 +119,6 @@ def slates(run_folder: Path, schema: Schema) -> list[c.SlateExample]:
         content.SlateExample(
             request=key,
             user=str(shown[0][schema.log.user]),
-            query_item="",
-            num_candidates=0,
             items=[_slate_item(row, schema) for row in shown],
         )
         for key, shown in complete

@@ -289,8 +289,6 @@ class SlateExample:
 
     request: str
     user: str
-    query_item: str
-    num_candidates: int
     items: Sequence[SlateItem]
 
 

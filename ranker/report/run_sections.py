@@ -221,10 +221,7 @@ def _slate(example: SlateExample) -> Html:
         rank, score = escape(count(item.rank)), escape(number(item.score))
         rows.append([rank, escape(item.item), score, *cells, escape(item.sources or "–")])
     title = element("h3", escape(f"Request {example.request}"))
-    about = (
-        f"User {example.user}, watching {example.query_item or 'nothing'}; "
-        f"the first {len(rows)} of {count(example.num_candidates)} candidates."
-    )
+    about = f"User {example.user}, {count(len(rows))} items."
     caption = f"Slate of request {example.request}"
     return join(
         [

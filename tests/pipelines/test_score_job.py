@@ -363,7 +363,7 @@ def test_options_of_ray_need_ray(
 ) -> None:
     refused(score(chain, tmp_path / "s", "--workers", "2"), 2, "--workers belongs to --engine ray")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    refused(score(chain, tmp_path / "s", "--engine", "ray"), 2, "pip install 'ranker[ray]'")
+    refused(score(chain, tmp_path / "s", "--engine", "ray"), 2, "pip install -e '.[ray]'")
 
 
 def test_slates_of_a_folder_are_an_arm_and_a_report(chain: Chain, whole: Path) -> None:

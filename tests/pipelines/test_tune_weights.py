@@ -177,7 +177,7 @@ def test_optuna_missing_is_said_before_the_work(
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     ran = tune(prepared_synthetic, trained_synthetic, tmp_path / "out", "--method", "optuna")
     assert ran.code == 2
-    assert "pip install 'ranker[tune]'" in ran.err
+    assert "pip install -e '.[tune]'" in ran.err
     assert not (tmp_path / "out").exists()
 
 

@@ -152,9 +152,7 @@ def hostile_report(text: str) -> ReportContent:
             notes=[text],
             lifts=[replace(example.experiment.lifts[0], metric=text)],
         ),
-        slates=[
-            SlateExample(request=text, user=text, query_item=text, num_candidates=9, items=[item])
-        ],
+        slates=[SlateExample(request=text, user=text, items=[item])],
         provenance=Provenance(config_yaml=text),
     )
 
@@ -334,6 +332,4 @@ def _slate(request: str, num_items: int) -> SlateExample:
         for i in range(num_items)
     ]
     user = request.split(" ", maxsplit=1)[0]
-    return SlateExample(
-        request=request, user=user, query_item="video 512", num_candidates=287, items=items
-    )
+    return SlateExample(request=request, user=user, items=items)

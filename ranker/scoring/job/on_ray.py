@@ -32,7 +32,7 @@ class WorkersLostError(RuntimeError):
 def require_ray() -> None:
     """Raise `ConfigError` with the remedy unless Ray is installed."""
     if importlib.util.find_spec("ray") is None:
-        raise ConfigError("--engine ray needs Ray: pip install 'ranker[ray]' (or ray>=2.40)")
+        raise ConfigError("--engine ray needs Ray: pip install -e '.[ray]' (or ray>=2.40)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,7 +124,7 @@ def require_optuna() -> None:
     """Raise `ConfigError` with the remedy where Optuna is missing."""
     if importlib.util.find_spec("optuna") is None:
         raise ConfigError(
-            "method: optuna is not installed; pip install 'ranker[tune]' or choose random"
+            "method: optuna is not installed; pip install -e '.[tune]' or choose random"
         )
 
 
