@@ -13,17 +13,22 @@ from ranker.config import ConfigError
 
 if TYPE_CHECKING:
     from ranker.bundle import ModelBundle
+    from ranker.evaluation.intervals import Estimate
     from ranker.scoring.runtimes.onnx_folder import Export
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AucCost:
-    """A binary task's AUC on labelled rows, exact and in int8; null with labels of one kind."""
+    """A binary task's AUC on labelled rows, exact and in int8, and what int8 has more of it.
+
+    All null with a reason where there are too few labels of a kind.
+    """
 
     rows: int
     positives: int
     exact: float | None
     int8: float | None
+    change: Estimate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,12 +71,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 def auc_costs(bundle: ModelBundle, data: Path, output: Path) -> dict[str, AucCost]:
     """Each binary task's AUC by both models on the last window of prepared data."""
-    import numpy as np
-    from sklearn.metrics import roc_auc_score
-
+    from pipelines.evaluate import EvaluateConfig, evaluate_tasks
     from ranker.bundle import check_same_features
     from ranker.data.parallel import num_threads
     from ranker.data.store import EncodedStore
+    from ranker.evaluation.rows import read_rows
     from ranker.scoring.runtimes.forward import onnx_forward
     from ranker.scoring.runtimes.onnx_folder import INT8_FILE, MODEL_FILE, predict_window
 
@@ -84,22 +88,22 @@ def auc_costs(bundle: ModelBundle, data: Path, output: Path) -> dict[str, AucCos
         )
         for name in (MODEL_FILE, INT8_FILE)
     )
-    costs = {}
-    for task in bundle.schema.tasks:
-        if task.kind != "binary":
-            continue
-        labels = np.asarray(store.column(f"label.{task.name}")[window.start : window.stop])
-        observed = ~np.isnan(labels)
-        labels = labels[observed]
-        both = 0 < labels.sum() < len(labels)
-        aucs = [
-            float(roc_auc_score(labels, predictions[task.name][observed])) if both else None
-            for predictions in (exact, int8)
-        ]
-        costs[task.name] = AucCost(
-            rows=len(labels), positives=int(labels.sum()), exact=aucs[0], int8=aucs[1]
+    by_task = {
+        task.name: {"exact": exact[task.name], "int8": int8[task.name]}
+        for task in bundle.schema.tasks
+        if task.kind == "binary"
+    }
+    found = evaluate_tasks(store, read_rows(store, [window]), by_task, by_task, EvaluateConfig())
+    return {
+        task: AucCost(
+            rows=evaluation.rows,
+            positives=evaluation.positives or 0,
+            exact=evaluation.estimates["exact"]["auc"].value,
+            int8=evaluation.estimates["int8"]["auc"].value,
+            change=evaluation.difference("int8", "exact")["auc"],
         )
-    return costs
+        for task, evaluation in found.items()
+    }
 
 
 def describe(export: Export, costs: dict[str, AucCost], output: Path, console: Console) -> str:
@@ -130,6 +134,9 @@ def _auc(value: float | None) -> str:
 
 
 def _change(cost: AucCost) -> str:
-    if cost.exact is None or cost.int8 is None:
-        return "-"
-    return f"{cost.int8 - cost.exact:+.4f}"
+    change = cost.change
+    if change.value is None:
+        return f"- ({change.reason})"
+    if change.ci_low is None or change.ci_high is None:
+        return f"{change.value:+.4f}"
+    return f"{change.value:+.4f} [{change.ci_low:+.4f}, {change.ci_high:+.4f}]"

@@ -40,6 +40,10 @@ def test_exported_model_predicts_what_the_bundle_does(
     assert max(ran.json["difference"].values()) <= 1e-5
     costs = ran.json["int8_auc"]
     assert abs(costs["click"]["exact"] - costs["click"]["int8"]) < 0.1
+    change = costs["click"]["change"]
+    assert change["ci_low"] <= change["value"] <= change["ci_high"]
+    few = [cost for cost in costs.values() if cost["positives"] < 20]
+    assert all(cost["change"]["reason"].startswith("fewer than 20") for cost in few)
     manifest = json.loads((output / "manifest.json").read_text())
     for name, sha256 in manifest["files"].items():
         assert sha256_of(output / name) == sha256
