@@ -84,5 +84,5 @@ def test_evolution_finds_what_it_is_asked_for() -> None:
 
 def test_without_optuna_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ConfigError, match=r"pip install 'ranker\[tune\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[tune\]'"):
         require_optuna()
