@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,11 +113,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         since_ms=-EVER_MS if since is None else since, until_ms=EVER_MS if until is None else until
     )
     joiner, unmatched = _prepare(arguments, schema, config, period, as_of)
-    summary = _write(arguments, output, joiner)
-    if arguments.unmatched is not None:
-        from ranker.data.parquet import write_table
-
-        write_table(arguments.unmatched, unmatched)
+    with _also_writing(arguments.unmatched, unmatched):
+        summary = _write(arguments, output, joiner)
     console.result(describe(summary, joiner.counts), asdict(summary))
     return 0
 
@@ -132,7 +131,7 @@ def _prepare(
 
     from ranker.scoring.join.join import JoinCounts, index_slates, sort_out
     from ranker.scoring.join.joiner import make_joiner
-    from ranker.scoring.join.outcomes import read_outcomes
+    from ranker.scoring.join.outcomes import latest_outcome_ms, read_outcomes
 
     counts = JoinCounts()
     outcomes = read_outcomes(arguments.outcomes, schema, outcome_time=config.outcome_time)
@@ -144,10 +143,25 @@ def _prepare(
         schema=schema,
         config=config,
         period=period,
-        as_of_ms=as_of_ms,
+        as_of_ms=latest_outcome_ms(outcomes, now_ms=time.time_ns() // 10**6)
+        if as_of_ms is None
+        else as_of_ms,
         counts=counts,
     )
     return joiner, outcomes.table.filter(pa.array(unmatched))
+
+
+@contextlib.contextmanager
+def _also_writing(path: Path | None, table: pa.Table) -> Iterator[None]:
+    """Write ``table`` beside ``path``, and put it in its place once all else is in its own."""
+    if path is None:
+        yield
+        return
+    import pyarrow.parquet as pq
+
+    with replacing_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        yield
 
 
 def _write(arguments: argparse.Namespace, output: Path, joiner: Joiner) -> JoinSummary:
@@ -206,7 +220,11 @@ def _like(table: pa.Table, schema: pa.Schema, file: Path) -> pa.Table:
     from ranker.data.parquet import DataError
 
     try:
-        return table.select(schema.names).cast(schema)
+        table = table.select(schema.names)
+        for ours, theirs in zip(table.schema, schema, strict=True):
+            if pa.types.is_temporal(ours.type) != pa.types.is_temporal(theirs.type):
+                raise pa.ArrowTypeError(f"{ours.name!r} is {ours.type} here, {theirs.type} there")
+        return table.cast(schema)
     except (pa.ArrowException, KeyError) as error:
         raise DataError(
             f"{file}: its columns differ from those of the slates before it: {error}; join them "

@@ -16,11 +16,10 @@ from ranker.data.columns import time_stamps_ms
 from ranker.data.features import FeatureSource
 from ranker.data.parquet import DataError, stream, write_table
 from ranker.data.problems import ProblemLog
-from ranker.data.row_hash import hash_rows
 from ranker.data.sort import Arrival, DuplicateCount, sort_by_time
 from ranker.data.state import load_state
 from ranker.data.store import EncodedStore
-from ranker.data.tables import read_requests, stream_log
+from ranker.data.tables import hash_log_rows, read_requests, stream_log
 from ranker.data.windows import window_labels
 from ranker.schema import Schema
 from ranker.scoring.predict import check_belongs
@@ -127,8 +126,7 @@ def _as_candidates(log: Path, store: EncodedStore, canonical: pa.Table) -> pa.Ta
     parts, places = [], []
     for located in stream(log):
         rows = located.rows
-        hashes = hash_rows(dict(zip(rows.schema.names, rows.columns, strict=True)))
-        place = wanted.get_indexer(pd.Index(hashes))
+        place = wanted.get_indexer(pd.Index(hash_log_rows(rows, store.schema)))
         chosen = np.flatnonzero(place >= 0)
         raw_rows = pa.Table.from_batches([rows]).take(pa.array(chosen))
         parts.append(_with_time_stamps(raw_rows, store.schema))

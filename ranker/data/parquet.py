@@ -1,7 +1,8 @@
 """Parquet files as a stream of located record batches; damage is named, our own files are checked.
 
-Memory stays bounded by `ParquetFile.iter_batches` without pre-buffering. Page checksums are
-verified where a file has them; in files without them silent damage can't be excluded.
+Texts come in Arrow's types with offsets, never as views, for which many of its functions are
+missing. Memory stays bounded by `ParquetFile.iter_batches` without pre-buffering. Page checksums
+are verified where a file has them; in files without them silent damage can't be excluded.
 """
 
 from __future__ import annotations
@@ -33,24 +34,47 @@ class LocatedBatch:
 
 
 def find_files(path: Path) -> list[Path]:
-    """The Parquet files of ``path``: itself, or all below it, by name.
+    """The Parquet files of ``path``: itself, or all below it, by name; each once.
+
+    Links are followed, to folders too. What begins with ``.`` or ``_`` is left out.
 
     Raises:
-        DataError: nothing there, or a folder without Parquet files.
+        DataError: nothing there, a folder without Parquet files, or one of which a part can't be
+            read: rows must not go missing silently.
     """
     if path.is_file():
         return [path]
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    files = [
-        file
-        for file in sorted(path.rglob("*.parquet"))
-        if file.is_file()  # a folder may be called day-1.parquet: its files are found too
-        and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
-    ]
+    root = path.stat()
+    files = sorted(_files_below(path, seen={(root.st_dev, root.st_ino)}))
     if not files:
         raise DataError(f"{path}: holds no *.parquet files")
     return files
+
+
+def _files_below(folder: Path, *, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """The Parquet files below ``folder`` that are not in ``seen`` (device and inode) yet."""
+    try:
+        for entry in sorted(folder.iterdir()):
+            if entry.name.startswith((".", "_")):
+                continue
+            is_folder = entry.is_dir()  # a folder may be called day-1.parquet, too
+            if not is_folder and entry.suffix.lower() != ".parquet":
+                continue
+            status = entry.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            if is_folder:
+                yield from _files_below(entry, seen=seen)
+            elif entry.is_file():
+                yield entry
+            else:
+                raise DataError(f"{entry}: is neither a file nor a folder")
+    except OSError as error:
+        what = "is a link that leads nowhere" if isinstance(error, FileNotFoundError) else ""
+        raise DataError(f"{error.filename}: {what or error.strerror or error}") from None
 
 
 def open_file(file: Path) -> pq.ParquetFile:
@@ -105,13 +129,15 @@ def stream_row_group(
             ) from None
         if rows is None:
             return
+        if rows.schema != (plain := _without_views(rows.schema)):
+            rows = rows.cast(plain)
         yield LocatedBatch(file=file, row_group=row_group, first_row=first_row, rows=rows)
         first_row += rows.num_rows
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a small table whole (`stream`'s errors)."""
-    schema = open_file(find_files(path)[0]).schema_arrow
+    schema = _without_views(open_file(find_files(path)[0]).schema_arrow)
     if columns is not None:
         missing = [name for name in columns if name not in schema.names]
         if missing:
@@ -135,6 +161,24 @@ def write_table(path: Path, table: pa.Table) -> None:
         # One chunk: how a table was put together would show in its pages.
         whole = table.combine_chunks()
         pq.write_table(whole, temporary, compression="zstd", write_page_checksum=True)
+
+
+def _without_views(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field.with_type(_without_view(field.type)) for field in schema])
+
+
+def _without_view(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_without_view(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_without_view(kind.value_type)))
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _without_view(kind.value_type), kind.ordered)
+    return kind
 
 
 def _damaged_column(parquet: pq.ParquetFile, row_group: int) -> str:

@@ -18,7 +18,8 @@ EXACT_FLOAT = 2.0**53  # whole floats below this are integers that a null once t
 def hash_rows(columns: Mapping[str, pa.Array]) -> npt.NDArray[np.int64]:
     """Hash of all ``columns`` [N]: equal rows have equal hashes.
 
-    A null, a NaN and an absent column count as the same; so do 1 and 1.0.
+    A null, a NaN and an absent column count as the same; so do 1 and 1.0, and equal texts whatever
+    Arrow type holds them.
     """
     num_rows = len(next(iter(columns.values())))
     total = np.zeros(num_rows, dtype=np.uint64)
@@ -44,7 +45,9 @@ def _hash_values(values: pa.Array) -> HashArray:
         return whole.astype(np.int64).view(np.uint64)
     if pa.types.is_floating(kind):
         return _hash_floats(pc.cast(values, pa.float64()))
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    if pa.types.is_string_view(kind):
+        values = pc.cast(values, pa.large_string())
+    elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         # lists, structures, decimals: rare in a log
         values = pa.array([repr(value) for value in values.to_pylist()], pa.string())
     distinct = pc.dictionary_encode(values)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,6 +26,7 @@ from ranker.data.columns import (
     masked_labels,
     position_column,
     time_column,
+    time_stamps_ms,
     watch_column,
 )
 from ranker.data.parallel import map_stream
@@ -82,8 +85,7 @@ def stream_log(
         checker = BatchChecker(located=located, log=ProblemLog())
         columns = _canonical_log(located, schema, checker, content)
         if content == "impressions":
-            names, values = located.rows.schema.names, located.rows.columns
-            columns["row_hash"] = pa.array(hash_rows(dict(zip(names, values, strict=True))))
+            columns["row_hash"] = pa.array(hash_log_rows(located.rows, schema))
         rows = pa.table(columns)
         return (rows.filter(pa.array(~checker.bad)) if checker.bad.any() else rows), checker
 
@@ -92,6 +94,13 @@ def stream_log(
         if checker.bad.any():
             quarantine(checker.quarantined())
         yield rows
+
+
+def hash_log_rows(rows: pa.RecordBatch, schema: Schema) -> npt.NDArray[np.int64]:
+    """Hash of raw rows [N]; times count in ms, however a file writes them down."""
+    columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+    times_ms, _ = time_stamps_ms(columns[schema.log.time], schema)
+    return hash_rows(columns | {schema.log.time: pa.array(times_ms)})
 
 
 def check_candidate_files(path: Path, schema: Schema) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -145,6 +146,46 @@ def test_folders_are_searched_by_name(tmp_path: Path, table: pa.Table) -> None:
         write_table(tmp_path / name, table)
     found = [str(f.relative_to(tmp_path)) for f in find_files(tmp_path)]
     assert found == sorted(names)
+
+
+def test_no_file_is_passed_over_silently(tmp_path: Path, table: pa.Table) -> None:
+    log, elsewhere = tmp_path / "log", tmp_path / "elsewhere"
+    for name in ("day-1.parquet", "day-2.PARQUET"):
+        write_table(log / name, table)
+    write_table(elsewhere / "day-3.parquet", table)
+    (log / "linked").symlink_to(elsewhere)
+    assert [f.name for f in find_files(log)] == ["day-1.parquet", "day-2.PARQUET", "day-3.parquet"]
+    (log / "day-4.parquet").symlink_to(tmp_path / "moved-away.parquet")
+    with pytest.raises(DataError, match=r"day-4\.parquet: is a link that leads nowhere"):
+        find_files(log)
+    (log / "day-4.parquet").unlink()
+    os.mkfifo(log / "day-4.parquet")
+    with pytest.raises(DataError, match=r"day-4\.parquet: is neither a file nor a folder"):
+        find_files(log)
+
+
+def test_each_file_is_read_once_however_links_lead(tmp_path: Path, table: pa.Table) -> None:
+    write_table(tmp_path / "log" / "day=1" / "x.parquet", table)
+    (tmp_path / "log" / "latest").symlink_to(tmp_path / "log" / "day=1")
+    (tmp_path / "log" / "day=1" / "up").symlink_to(tmp_path / "log")
+    (tmp_path / "log" / "y.parquet").symlink_to(tmp_path / "log" / "day=1" / "x.parquet")
+    assert find_files(tmp_path / "log") == [tmp_path / "log" / "day=1" / "x.parquet"]
+
+
+def test_texts_that_are_views_come_with_offsets(tmp_path: Path) -> None:
+    texts = pa.array(["a", None, "b"])
+    written = pa.table(
+        {
+            "text": texts.cast(pa.string_view()),
+            "texts": pa.array([["a"], None, ["b", "a"]], pa.list_(pa.string_view())),
+        }
+    )
+    write_table(tmp_path / "views.parquet", written)
+    expected = pa.table({"text": texts, "texts": pa.array([["a"], None, ["b", "a"]])})
+    assert read_table(tmp_path / "views.parquet").equals(expected)
+    empty = written.slice(0, 0)
+    write_table(tmp_path / "views.parquet", empty)
+    assert read_table(tmp_path / "views.parquet").schema == expected.schema
 
 
 def test_read_table_reads_chosen_columns(file: Path, table: pa.Table) -> None:

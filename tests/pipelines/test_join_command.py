@@ -340,7 +340,8 @@ def without(columns: dict[str, Any], name: str) -> dict[str, Any]:
         ),
         ("slates", without(SLATES, "rank"), "column 'rank' is missing; slates need"),
         ("slates", without(SLATES, "phone"), "column 'phone' is missing; slates need"),
-        ("slates", {**SLATES, "rank": [0, 1, 2, 0, 1]}, "column 'rank' must be 1 or more, got 0"),
+        ("slates", {**SLATES, "rank": [0, 1, 2, 0, 1]}, "column 'rank' must be 1 .. 2,14.*, got 0"),
+        ("slates", {**SLATES, "rank": [1, 2, 3, 1, 2**40]}, "column 'rank' must be.*1099511627776"),
         ("slates", {**SLATES, "rank": [1.0, 2, 3, 1, 2]}, "column 'rank' must hold whole numbers"),
         ("slates", {**SLATES, "ms": [T0, T0, None, T0, T0]}, "row 2, column 'ms': expected a time"),
         ("slates", {**SLATES, "iid": ["a", "b", "b", "c", "a"]}, "1 rows repeat an impression"),
@@ -355,6 +356,79 @@ def test_bad_input_is_named_and_nothing_is_written(
     assert ran.code == 3, ran.err
     assert re.search(message, ran.err), ran.err
     assert not list(desk.folder.glob("*new*"))
+
+
+def test_a_column_that_is_there_twice_is_named(desk: Desk) -> None:
+    slates = pa.table(SLATES)
+    pq.write_table(slates.append_column("rank", slates["rank"]), desk.folder / "slates.parquet")
+    ran = desk.join()
+    assert (ran.code, "column 'rank' is there 2 times" in ran.err) == (3, True), ran.err
+
+
+def test_files_may_differ_in_how_they_write_a_value(desk: Desk) -> None:
+    """Slates and outcomes in two files each: integers and timestamps, views and dictionaries."""
+    whole = desk.joined(*PATIENT)
+    slates, outcomes = pa.table(SLATES), pa.table(OUTCOMES)
+    for name, table, other in (
+        ("slates", slates, {"ms": pa.timestamp("us", "Asia/Tokyo"), "iid": pa.string_view()}),
+        ("outcomes", outcomes, {"at": pa.timestamp("ms"), "rid": pa.large_string()}),
+    ):
+        (desk.folder / f"{name}.parquet").unlink()
+        folder = desk.folder / f"{name}.parquet"
+        folder.mkdir()
+        later = table.slice(3)
+        for column, kind in other.items():
+            values = later[column]
+            values = values.cast(pa.timestamp("ms")) if pa.types.is_timestamp(kind) else values
+            place = later.column_names.index(column)
+            later = later.set_column(place, column, values.cast(kind))
+        place = later.column_names.index("rid")
+        texts = later["rid"].cast(pa.string()).dictionary_encode()
+        later = later.set_column(place, "rid", texts) if name == "outcomes" else later
+        pq.write_table(table.slice(0, 3), folder / "1.parquet")
+        pq.write_table(later, folder / "2.parquet")
+    assert desk.joined(*PATIENT) == whole
+
+
+def test_times_that_the_first_files_type_cant_hold_are_refused(desk: Desk) -> None:
+    desk.write_schema(schema_of(time_unit="s"))
+    (desk.folder / "slates.parquet").unlink()
+    (desk.folder / "slates.parquet").mkdir()
+    for rows, times in (
+        (slice(0, 3), pa.array([T0 // 1000] * 3)),
+        (slice(3, 5), pa.array([T0 + 1] * 2, pa.timestamp("ms"))),  # not a whole second
+    ):
+        columns = {name: values[rows] for name, values in SLATES.items()} | {"ms": times}
+        pq.write_table(pa.table(columns), desk.folder / "slates.parquet" / f"{rows.start}.parquet")
+    ran = desk.join()
+    assert (ran.code, "3.parquet" in ran.err, "can't hold its times" in ran.err) == (3, True, True)
+
+
+def test_other_times_and_integers_are_not_mixed(desk: Desk) -> None:
+    """Nothing says which unit such integers have."""
+    later = {**SLATES, "rid": ["r3", "r3", "r3", "r4", "r4"]}
+    (desk.folder / "slates.parquet").unlink()
+    (desk.folder / "slates.parquet").mkdir()
+    for name, columns, kind in (("1", SLATES, pa.int64()), ("2", later, pa.timestamp("ms"))):
+        table = pa.table({**columns, "served": pa.array([T0] * 5, kind)})
+        pq.write_table(table, desk.folder / "slates.parquet" / f"{name}.parquet")
+    ran = desk.join("--set", "keep_columns=[served]", "--set", "confirmed_by=all")
+    assert ran.code == 3, ran.err
+    assert "'served' is timestamp[ms] here, int64 there" in ran.err
+    assert not list(desk.folder.glob("*new*"))
+
+
+def test_integer_labels_beyond_exact_floats_are_taken_as_prepare_takes_them(desk: Desk) -> None:
+    stars = pa.array([None, 2**53 + 1, None, None], pa.int64())
+    desk.put("outcomes", {**OUTCOMES, "stars": stars})
+    assert [r["stars"] for r in desk.joined() if r["stars"] is not None] == [2.0**53]
+
+
+def test_one_wrong_clock_makes_nothing_complete(desk: Desk) -> None:
+    desk.put("outcomes", {**OUTCOMES, "at": [*OUTCOMES["at"][:3], 4_000_000_000_000]})
+    ran = desk.join(*PATIENT)
+    assert (ran.code, "row 3: its feedback came at 2096-10-02" in ran.err) == (3, True), ran.err
+    assert desk.counts(*PATIENT, "--as-of", str(T0 + 5 * HOUR_MS))["incomplete"] == 2
 
 
 def test_damaged_files_are_named(desk: Desk) -> None:
@@ -494,5 +568,9 @@ def test_a_refused_join_leaves_nothing(desk: Desk) -> None:
     ran = desk.join(*words, "--as-of", str(T0 + HOUR_MS), "--unmatched", rest)
     assert ran.code == 3, ran.err
     assert not rest.exists() and not (desk.folder / "new.parquet").exists()
+    (desk.folder / "file").write_text("in the way")
+    ran = desk.join("--unmatched", desk.folder / "file" / "rest.parquet")
+    assert ran.code == 2, ran.err
+    assert not (desk.folder / "new.parquet").exists()
     ran = desk.join("--since", "2024-03-20", "--until", "2024-03-18")
     assert (ran.code, "must lie before --until" in ran.err) == (2, True), ran.err

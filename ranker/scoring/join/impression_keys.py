@@ -83,6 +83,31 @@ def row_times_ms(rows: pa.Table, schema: Schema, source: str) -> IntArray:
     return times_ms
 
 
+def with_time_type(
+    rows: pa.Table, column: str, kind: pa.DataType, schema: Schema, source: str
+) -> pa.Table:
+    """``rows`` with a column of times as ``kind``; integers are in the schema's unit.
+
+    Raises:
+        DataError: a time that ``kind`` can't hold.
+    """
+    values = rows.column(column)
+    if values.type == kind:
+        return rows
+    unit = pa.timestamp(schema.log.time_unit, getattr(kind, "tz", None))
+    try:
+        if pa.types.is_timestamp(values.type) and pa.types.is_integer(kind):
+            values = values.cast(unit).cast(pa.int64())
+        elif pa.types.is_integer(values.type) and pa.types.is_timestamp(kind):
+            values = values.cast(pa.int64()).cast(unit)
+        return rows.set_column(rows.column_names.index(column), column, values.cast(kind))
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{source}: column {column!r} is {rows.column(column).type}, but {kind} in the first "
+            f"file, which can't hold its times: {error}; write all files in one type"
+        ) from None
+
+
 def check_same_kind(slates: Keys, outcomes: Keys) -> None:
     """Raise `DataError` if ids are texts on one side and numbers on the other: none would meet."""
     for name, values in slates.parts.items():

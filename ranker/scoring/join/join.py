@@ -146,7 +146,7 @@ def check_join_config(config: JoinConfig, schema: Schema) -> None:
 
 
 def require_columns(path: Path, columns: list[str]) -> list[str]:
-    """Return ``columns``, or raise `DataError` if a file of slates lacks one."""
+    """Return ``columns``, or raise `DataError` if a file of slates lacks one or has one twice."""
     for file in find_files(path):
         names = open_file(file).schema_arrow.names
         missing = [name for name in columns if name not in names]
@@ -154,6 +154,12 @@ def require_columns(path: Path, columns: list[str]) -> list[str]:
             raise DataError(
                 f"{file}: column {missing[0]!r} is missing; slates need {columns}, the file has "
                 f"{sorted(names)}"
+            )
+        twice = [name for name in columns if names.count(name) > 1]
+        if twice:
+            raise DataError(
+                f"{file}: column {twice[0]!r} is there {names.count(twice[0])} times; give every "
+                "column its own name"
             )
     return columns
 

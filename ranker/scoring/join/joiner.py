@@ -16,13 +16,14 @@ import pyarrow as pa
 from ranker.data.parquet import DataError, find_files, open_file, stream
 from ranker.data.tables import log_features
 from ranker.schema import Schema
-from ranker.scoring.join.impression_keys import keys_of, row_times_ms
+from ranker.scoring.join.impression_keys import keys_of, row_times_ms, with_time_type
 from ranker.scoring.join.join import MS_PER_HOUR, JoinCounts, require_columns, where_is
 from ranker.scoring.join.join_config import JoinConfig
 from ranker.scoring.join.outcomes import MergedOutcomes, Outcomes, outcome_columns
 from ranker.scoring.slates.exposure import EXPOSURE_COLUMNS
 
 IntArray = npt.NDArray[np.int64]
+MAX_RANK = 2**31 - 1  # positions are int32
 FloatArray = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -60,9 +61,12 @@ class Joiner:
             DataError: missing columns, ranks that are none, or incomplete rows where refused.
         """
         columns = output_columns(path, self.schema, self.config)
+        time = self.schema.log.time
+        time_type = open_file(find_files(path)[0]).schema_arrow.field(time).type
         for located in stream(path, columns):
             where = where_is(located.file, located.row_group, located.first_row)
             rows = pa.Table.from_batches([located.rows])
+            rows = with_time_type(rows, time, time_type, self.schema, where)
             yield located.file, self._join(rows, where)
         if self.counts.incomplete and self.config.incomplete == "refuse":
             raise DataError(
@@ -155,19 +159,18 @@ def make_joiner(
     schema: Schema,
     config: JoinConfig,
     period: Period,
-    as_of_ms: int | None,
+    as_of_ms: int,
     counts: JoinCounts,
 ) -> Joiner:
     """Prepare the second pass.
 
     Args:
-        as_of_ms: up to when feedback is known; the latest outcome's time where not given.
+        as_of_ms: up to when feedback is known (`latest_outcome_ms` where nobody says).
         outcomes, merged, schema, config, period, counts: see `Joiner`.
     """
     complete_before_ms = period.until_ms
-    if config.patience_hours is not None and outcomes.times_ms is not None:
-        known = int(outcomes.times_ms.max(initial=0)) if as_of_ms is None else as_of_ms
-        complete_before_ms = known - round(config.patience_hours * MS_PER_HOUR)
+    if config.patience_hours is not None:
+        complete_before_ms = as_of_ms - round(config.patience_hours * MS_PER_HOUR)
     return Joiner(
         schema=schema,
         config=config,
@@ -216,6 +219,7 @@ def _positions(rows: pa.Table, where: str) -> pa.Array:
     if not pa.types.is_integer(values.type) or values.null_count:
         raise DataError(f"{where}: column 'rank' must hold whole numbers from 1, got {values.type}")
     ranks = np.asarray(values, dtype=np.int64)
-    if len(ranks) and ranks.min() < 1:
-        raise DataError(f"{where}: column 'rank' must be 1 or more, got {ranks.min()}")
+    if len(ranks) and not 1 <= ranks.min() <= ranks.max() <= MAX_RANK:
+        wrong = ranks.min() if ranks.min() < 1 else ranks.max()
+        raise DataError(f"{where}: column 'rank' must be 1 .. {MAX_RANK:,}, got {wrong}")
     return pa.array((ranks - 1).astype(np.int32))

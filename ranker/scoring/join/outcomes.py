@@ -9,6 +9,7 @@ the columns of the others are null.
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from ranker.data.columns import label_column, time_stamps_ms, watch_column
 from ranker.data.parquet import DataError, find_files, open_file, stream
 from ranker.data.problems import BatchChecker, ProblemLog
 from ranker.schema import Schema
-from ranker.scoring.join.impression_keys import Keys, key_columns, keys_of
+from ranker.scoring.join.impression_keys import Keys, key_columns, keys_of, with_time_type
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -94,14 +95,17 @@ def read_outcomes(path: Path, schema: Schema, *, outcome_time: str | None) -> Ou
         for task in schema.tasks:
             label_column(located.rows, task, checker)
         watch_column(located.rows, schema, checker)
-        tables.append(_with_number_labels(pa.Table.from_batches([located.rows]), names))
+        tables.append(_with_plain_columns(pa.Table.from_batches([located.rows]), names))
     if problems.problems:
         raise DataError("\n".join(problems.sentences()))
     if not tables:  # nobody did anything: still an answer
         empty = open_file(find_files(path)[0]).schema_arrow.empty_table().select(list(kinds))
-        tables = [_with_number_labels(empty, names)]
-    table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+        tables = [_with_plain_columns(empty, names)]
     source = str(path)
+    for column in [name for name, kind in kinds.items() if kind == "time"]:
+        time_type = tables[0].schema.field(column).type
+        tables = [with_time_type(rows, column, time_type, schema, source) for rows in tables]
+    table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
     return Outcomes(
         source=source,
         table=table,
@@ -111,6 +115,25 @@ def read_outcomes(path: Path, schema: Schema, *, outcome_time: str | None) -> Ou
         else _outcome_times(table, outcome_time, schema, source),
         labels={name: table.column(name).to_numpy() for name in names},
     )
+
+
+def latest_outcome_ms(outcomes: Outcomes, *, now_ms: int) -> int:
+    """When the latest feedback came; 0 where none says.
+
+    Raises:
+        DataError: after ``now_ms``. A single wrong clock would make every impression complete.
+    """
+    if outcomes.times_ms is None:
+        return 0
+    latest_ms = int(outcomes.times_ms.max(initial=0))
+    if latest_ms > now_ms:
+        moment = datetime.datetime.fromtimestamp(latest_ms / 1000, datetime.UTC)
+        raise DataError(
+            f"{outcomes.source}: row {int(outcomes.times_ms.argmax())}: its feedback came at "
+            f"{moment:%Y-%m-%d %H:%M:%S} UTC, which lies in the future: a clock is wrong, and the "
+            "latest outcome can't tell up to when feedback is known; say it with --as-of"
+        )
+    return latest_ms
 
 
 def merge_outcomes(outcomes: Outcomes, usable: Mask, *, latest: bool) -> MergedOutcomes:
@@ -191,9 +214,13 @@ def _outcome_times(table: pa.Table, column: str, schema: Schema, source: str) ->
     return times_ms
 
 
-def _with_number_labels(table: pa.Table, labels: list[str]) -> pa.Table:
-    """The same rows with labels as float64, whatever type each file has; nulls stay."""
-    for name in labels:
-        numbers = pc.cast(table.column(name).combine_chunks(), pa.float64())
-        table = table.set_column(table.column_names.index(name), name, numbers)
+def _with_plain_columns(table: pa.Table, labels: list[str]) -> pa.Table:
+    """The same rows without dictionaries and with labels as float64, whatever each file has."""
+    for place, field in enumerate(table.schema):
+        values = table.column(place)
+        if pa.types.is_dictionary(field.type):
+            values = values.cast(field.type.value_type)
+        if field.name in labels:
+            values = pc.cast(values, pa.float64(), safe=False)  # above 2^53 the nearest, as ever
+        table = table.set_column(place, field.name, values)
     return table
