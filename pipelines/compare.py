@@ -48,11 +48,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     config = resolve(EvaluateConfig, arguments, seed=arguments.seed)
     if arguments.print_config:
         return print_config(config, console)
-    from ranker.data.store import EncodedStore
+    from ranker.data.intact import open_intact_store
     from ranker.evaluation.compare import compare, is_worse
     from ranker.evaluation.rows import read_rows
 
-    store = EncodedStore(arguments.data)
+    store = open_intact_store(arguments.data)
     paths = (arguments.a, arguments.b)
     rankers = [open_ranker(path) for path in paths]
     windows = unseen_windows(bundles_among(rankers), store, arguments.first, arguments.before)

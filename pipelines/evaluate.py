@@ -71,10 +71,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         return print_config(config, console)
     from ranker.atomic import write_json
     from ranker.bundle import load_bundle
-    from ranker.data.store import EncodedStore
+    from ranker.data.intact import open_intact_store
 
     output = require_output_folder(arguments)
-    bundle, store = load_bundle(arguments.bundle), EncodedStore(arguments.data)
+    bundle, store = load_bundle(arguments.bundle), open_intact_store(arguments.data)
     windows = unseen_windows([bundle], store, arguments.first, arguments.before)
     progressive: dict[str, object] = {}
     if arguments.run is not None:

@@ -73,13 +73,13 @@ def auc_costs(bundle: ModelBundle, data: Path, output: Path) -> dict[str, AucCos
     """Each binary task's AUC by both models on the last window of prepared data."""
     from pipelines.evaluate import EvaluateConfig, evaluate_tasks
     from ranker.bundle import check_same_features
+    from ranker.data.intact import open_intact_store
     from ranker.data.parallel import num_threads
-    from ranker.data.store import EncodedStore
     from ranker.evaluation.rows import read_rows
     from ranker.scoring.runtimes.forward import onnx_forward
     from ranker.scoring.runtimes.onnx_folder import INT8_FILE, MODEL_FILE, predict_window
 
-    store = EncodedStore(data)
+    store = open_intact_store(data)
     check_same_features(bundle, store.schema, store.encoders, str(data))
     window = store.windows[-1]
     exact, int8 = (

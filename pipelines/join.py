@@ -22,16 +22,15 @@ from pipelines.arguments import (
 )
 from pipelines.console import Console
 from ranker.atomic import (
-    MANIFEST,
     OutputError,
     check_replaceable,
-    folder_digests,
     replacing_file,
     replacing_folder,
     sha256_of,
     write_json,
 )
 from ranker.config import ConfigError
+from ranker.manifest import folder_digests, write_manifest
 from ranker.schema import Schema
 from ranker.scoring.join.join_config import JoinConfig
 
@@ -182,8 +181,7 @@ def _write(arguments: argparse.Namespace, output: Path, joiner: Joiner) -> JoinS
         parts.mkdir()
         _write_parts(impressions, lambda number: parts / f"part-{number:05d}.parquet")
         summary = _summary(output, joiner)
-        manifest = folder / MANIFEST
-        write_json(manifest, _manifest(arguments, joiner, summary, folder_digests(folder)))
+        write_manifest(folder, _manifest(arguments, joiner, summary, folder_digests(folder)))
     return summary
 
 

@@ -125,12 +125,12 @@ def _run_files(arguments: argparse.Namespace, console: Console) -> int:
         return print_config(config, console)
     from pipelines.requests import check_candidate_lists
     from ranker.atomic import write_json
+    from ranker.data.intact import open_intact_store
     from ranker.data.state import load_state
-    from ranker.data.store import EncodedStore
     from ranker.data.tables import read_requests
 
     output = require_output_folder(arguments)
-    store, source = EncodedStore(arguments.data), load_state(arguments.state)
+    store, source = open_intact_store(arguments.data), load_state(arguments.state)
     candidates = read_requests(arguments.candidates, store.schema, content="candidates")
     check_candidate_lists(candidates, store.schema, str(arguments.candidates))
     table = CandidateColumns(store, source, candidates, config.chunk_rows)

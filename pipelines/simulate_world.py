@@ -26,14 +26,7 @@ from pipelines.world_config import (
 )
 from pipelines.world_policies import ArmArgument, find_policy
 from pipelines.world_truth import JudgedLift, judge_lifts, means_by_arm
-from ranker.atomic import (
-    MANIFEST,
-    check_replaceable,
-    folder_digests,
-    replacing_folder,
-    write_json,
-    write_text,
-)
+from ranker.atomic import check_replaceable, replacing_folder, write_json, write_text
 from ranker.config import digest, dump_yaml, load_config
 from ranker.data.parquet import write_table
 from ranker.experiment.analysis import ExperimentAnalysis, analyse
@@ -41,6 +34,7 @@ from ranker.experiment.outcomes_reading import outcomes_of
 from ranker.experiment.world.days import Arm
 from ranker.experiment.world.experiment import expect_experiment, run_experiment
 from ranker.experiment.world.truth import true_means
+from ranker.manifest import folder_digests, write_manifest
 from ranker.report.content import Provenance
 from ranker.report.experiment_page import ExperimentPage, render_experiment
 from ranker.report.markup import Column, Html, escape, table
@@ -236,7 +230,7 @@ def _write(
         write_text(folder / "analyze.yaml", dump_yaml(page.analysis.settings))
         write_text(folder / "report.html", render_experiment(page))
         manifest = {"kind": KIND, "created_by": page.created_by}
-        write_json(folder / MANIFEST, {**manifest, "files": folder_digests(folder)})
+        write_manifest(folder, {**manifest, "files": folder_digests(folder)})
 
 
 def _percent(value: float | None) -> str:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from ranker.bundle import ModelBundle, check_same_features
 from ranker.data.columns import time_stamps_ms
 from ranker.data.features import FeatureSource
+from ranker.data.intact import open_intact_store
 from ranker.data.parquet import DataError, stream, write_table
 from ranker.data.problems import ProblemLog
 from ranker.data.sort import Arrival, DuplicateCount, sort_by_time
@@ -37,7 +38,7 @@ def check_states(
         DataError: data, log or a state that don't belong to each other or to the bundle, or no rows
             after a state's moment.
     """
-    store = EncodedStore(prepared)
+    store = open_intact_store(prepared)
     check_same_features(bundle, store.schema, store.encoders, str(prepared))
     checks = {}
     for state in states:

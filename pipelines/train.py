@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Train or continue a bundle."""
     from ranker.bundle import load_bundle
-    from ranker.data.store import EncodedStore
+    from ranker.data.intact import open_intact_store
     from ranker.training.fit import TrainConfig, TrainProgress, train
 
     start_from = None if arguments.start_from is None else load_bundle(arguments.start_from)
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         config = config.model_copy(update=same)
     if arguments.print_config:
         return print_config(config, console)
-    store = EncodedStore(arguments.data)
+    store = open_intact_store(arguments.data)
     output = prepare_run_folder(require_output_folder(arguments), resume=arguments.resume)
     # a wrong --resume must not touch the run's own config
     if not arguments.resume or not (output / "config.yaml").exists():

@@ -83,12 +83,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         require_optuna()
     from pipelines.tuning_json import describe, tuning_json
     from pipelines.tuning_page_content import tuning_page
-    from ranker.data.store import EncodedStore
+    from ranker.data.intact import open_intact_store
     from ranker.evaluation.rows import read_rows
     from ranker.scoring.tuning.tuning import check_tuning, tune
 
     started = time.perf_counter()
-    store = EncodedStore(arguments.data)
+    store = open_intact_store(arguments.data)
     check_tuning(config, store.schema.tasks)
     ranker, windows = open_predictions(arguments, store)
     today = todays_weights(ranker, store.schema, arguments.score_weights)

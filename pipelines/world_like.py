@@ -13,14 +13,7 @@ from pydantic import Field
 from pipelines.arguments import print_config, read_schema, require_output
 from pipelines.console import Console
 from pipelines.world_config import load_world, other_overrides
-from ranker.atomic import (
-    MANIFEST,
-    check_replaceable,
-    folder_digests,
-    replacing_folder,
-    write_json,
-    write_text,
-)
+from ranker.atomic import check_replaceable, replacing_folder, write_json, write_text
 from ranker.config import Config, ConfigError, dump_yaml, load_config
 from ranker.data.parquet import DataError
 from ranker.data.problems import ProblemLog
@@ -29,6 +22,7 @@ from ranker.experiment.world.calibrate import Closeness, fit_to
 from ranker.experiment.world.log_rows import WORLD_TASKS, match_tasks, rows_of_tables
 from ranker.experiment.world.settings import WorldSettings
 from ranker.experiment.world.summary import LogSummary, summarise
+from ranker.manifest import folder_digests, write_manifest
 from ranker.schema import Schema
 
 CLOSE = 0.1  # a statistic further off than this is named as not met
@@ -82,7 +76,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         write_text(folder / "world.yaml", dump_yaml(fitted))
         write_json(folder / "closeness.json", document)
         manifest = {"kind": KIND, "created_by": f"ranker {version('ranker')}"}
-        write_json(folder / MANIFEST, {**manifest, "files": folder_digests(folder)})
+        write_manifest(folder, {**manifest, "files": folder_digests(folder)})
     world_file = output / "world.yaml"
     lines = [describe(closeness, console), *(f"- {note}" for note in notes), str(world_file)]
     console.result("\n".join(lines), {"world": str(world_file), **document})

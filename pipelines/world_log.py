@@ -12,17 +12,11 @@ from pydantic import Field
 from pipelines.arguments import print_config, read_schema, shipped
 from pipelines.console import Console
 from pipelines.world_config import load_world, make_world_of, other_overrides
-from ranker.atomic import (
-    MANIFEST,
-    check_replaceable,
-    folder_digests,
-    replacing_folder,
-    write_json,
-    write_text,
-)
+from ranker.atomic import check_replaceable, replacing_folder, write_text
 from ranker.config import Config, ConfigError, dump_yaml, load_config
 from ranker.experiment.world.log import write_log
 from ranker.experiment.world.settings import WorldSettings
+from ranker.manifest import folder_digests, write_manifest
 from ranker.schema import Schema
 
 KIND = "world log"
@@ -78,7 +72,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         write_text(folder / "world.yaml", dump_yaml(settings))
         files = folder_digests(folder)
         manifest = {"kind": KIND, "created_by": f"ranker {version('ranker')}"}
-        write_json(folder / MANIFEST, {**manifest, "log": config.model_dump(), "files": files})
+        write_manifest(folder, {**manifest, "log": config.model_dump(), "files": files})
     console.result(
         f"{output}: log/ ({config.log_days} days), candidates/ (from day "
         f"{config.candidates_from}), users.parquet, items.parquet, schema.yaml, world.yaml",

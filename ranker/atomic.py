@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 MANIFEST = "manifest.json"
@@ -125,31 +125,6 @@ def sha256_of(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def folder_digests(folder: Path) -> dict[str, str]:
-    """Relative path -> sha256 of every file below ``folder`` but its manifest."""
-    return {
-        file.relative_to(folder).as_posix(): sha256_of(file)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file != folder / MANIFEST
-    }
-
-
-def find_damage(folder: Path, digests: Mapping[str, str]) -> list[str]:
-    """One sentence for each file that is missing, changed or not listed in ``digests``."""
-    problems = []
-    for name, expected in digests.items():
-        file = folder / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            problems.append(f"{name}: the manifest names a path outside the folder")
-        elif not file.is_file():
-            problems.append(f"{name}: missing")
-        elif sha256_of(file) != expected:
-            problems.append(f"{name}: its sha256 differs from the manifest's: changed or damaged")
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    problems += [f"{name}: not in the manifest" for name in sorted(present - {*digests, MANIFEST})]
-    return problems
 
 
 def clear_up_after_killed(path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ranker.atomic import MANIFEST, find_damage, folder_digests, replacing_folder, write_json
+from ranker.atomic import MANIFEST, replacing_folder, write_json
 from ranker.config import Config, ConfigError, digest, dump_yaml, load_config, parse_config
 from ranker.data.batch import Batch
 from ranker.data.encode import ENCODERS_FILE, Encoders
@@ -33,6 +33,7 @@ from ranker.evaluation.calibrators import (
     identity_calibrators,
     read_calibrators,
 )
+from ranker.manifest import find_damage, folder_digests, is_intact, write_manifest
 from ranker.models.build import ModelConfig, build_model
 from ranker.models.ranking_model import RankingModel
 from ranker.schema import Schema, load_schema
@@ -133,8 +134,8 @@ def save_bundle(folder: Path, bundle: ModelBundle, golden: Batch) -> None:
         }
         for name, tensors in tensors_by_file.items():
             write_tensors(temporary / f"{name}.safetensors", tensors)
-        write_json(
-            temporary / MANIFEST,
+        write_manifest(
+            temporary,
             {
                 "kind": KIND,
                 "format": FORMAT,
@@ -209,6 +210,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder / MANIFEST}: damaged: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         raise DataError(f"{folder}: is no bundle")
+    if not is_intact(manifest):
+        raise DataError(f"{folder / MANIFEST}: changed or damaged: it differs from its own sha256")
     found = manifest.get("format")
     if found not in FILES_BY_FORMAT:
         newer = isinstance(found, int) and found > FORMAT

@@ -11,14 +11,13 @@ import pytest
 from ranker.atomic import (
     MANIFEST,
     OutputError,
-    find_damage,
-    folder_digests,
     replacing_file,
     replacing_folder,
     sha256_of,
     write_json,
     write_text,
 )
+from ranker.manifest import find_damage, folder_digests
 
 
 def names(folder: Path) -> list[str]:

@@ -30,11 +30,30 @@ from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore
 from ranker.evaluation.calibration_counts import COUNTS_FILE
 from ranker.evaluation.calibrators import CALIBRATORS_FILE
+from ranker.manifest import write_manifest
 from ranker.scoring.verification import RUNTIMES, Replay, verify
 from ranker.training.fit import train
 from ranker.training.settings import TrainConfig
 
 every_file = pytest.mark.parametrize("name", FILES)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"rows": ', '"rows": 1'),
+        lambda text: text.replace('"last": "2', '"last": "1'),
+        lambda text: text.replace('"schema_digest": "', '"schema_digest": "0'),
+    ],
+)
+def test_a_changed_manifest_is_noticed(change: Callable[[str], str], bundle: Path) -> None:
+    """The data window guards against evaluation on days a bundle was trained on."""
+    text = (bundle / MANIFEST).read_text()
+    assert change(text) != text
+    (bundle / MANIFEST).write_text(change(text))
+    for read in (load_bundle, verify):
+        with pytest.raises(DataError, match=r"manifest\.json: changed or damaged"):
+            read(bundle)
 
 
 @pytest.fixture
@@ -46,7 +65,7 @@ def bundle(trained_synthetic: Path, tmp_path: Path) -> Path:
 def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
     manifest = json.loads((bundle / MANIFEST).read_text())
     change(manifest)
-    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    write_manifest(bundle, manifest)
 
 
 def fix_digest(bundle: Path, name: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from ranker.atomic import MANIFEST, write_json, write_text
+from ranker.atomic import MANIFEST, write_text
 from ranker.config import Config, digest, dump_yaml
 from ranker.data.encode import Encoders
 from ranker.data.features import (
@@ -25,6 +25,7 @@ from ranker.data.features import (
     encode_rows,
 )
 from ranker.data.history_state import UNKNOWN_TIME_MS, HistoryState, advance, make_events
+from ranker.data.intact import describing_files
 from ranker.data.parquet import DataError
 from ranker.data.problems import ProblemLog
 from ranker.data.quarantine import Quarantine
@@ -33,11 +34,11 @@ from ranker.data.scaling import ScalingWriter
 from ranker.data.snapshots import Snapshots
 from ranker.data.sort import Arrival, DuplicateCount, sort_by_time
 from ranker.data.state import load_state, save_state
-from ranker.data.store import STORE_FILE
 from ranker.data.store_writer import StoreWriter
 from ranker.data.tables import read_earlier_history, read_owner_table, stream_log
 from ranker.data.time_ahead import read_time_ahead
 from ranker.data.windows import cut_into_chunks
+from ranker.manifest import write_manifest
 from ranker.schema import Schema
 
 
@@ -153,14 +154,13 @@ def prepare(
     summary.users = len(source.encoders.vocabularies["user"]) - 1
     summary.items = len(source.encoders.vocabularies["item"]) - 1
     write_text(output / "schema.yaml", dump_yaml(schema))
-    columns = json.loads((output / "store" / STORE_FILE).read_text())["sha256_by_column"]
-    write_json(
-        output / MANIFEST,
+    write_manifest(
+        output,
         {
             "kind": KIND,
             "schema_digest": digest(schema),
             "summary": asdict(summary),
-            "columns": columns,
+            "files": describing_files(output),
         },
     )
     return summary

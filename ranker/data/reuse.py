@@ -10,10 +10,10 @@ from pathlib import Path
 from ranker.atomic import MANIFEST, sha256_of, write_json
 from ranker.config import digest
 from ranker.data import state, store
+from ranker.data.intact import is_whole
 from ranker.data.parallel import map_columns
-from ranker.data.parquet import DataError, find_files
+from ranker.data.parquet import find_files
 from ranker.data.prepare import Inputs, PrepareSettings, check_inputs
-from ranker.data.store import EncodedStore
 from ranker.schema import Schema
 
 ORIGIN = "origin.json"
@@ -81,10 +81,9 @@ def is_made_of(prepared: Path, origin: Origin) -> bool:
         noted = json.loads((prepared / ORIGIN).read_text(encoding="utf-8"))["digest"]
         if noted != origin.digest():
             return False
-        EncodedStore(prepared)
-    except (OSError, ValueError, KeyError, TypeError, DataError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return (prepared / "state").is_dir()
+    return is_whole(prepared)
 
 
 def _name(file: Path, path: Path) -> str:

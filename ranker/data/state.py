@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ranker.atomic import MANIFEST, find_damage, folder_digests, write_json, write_text
+from ranker.atomic import MANIFEST, write_text
 from ranker.config import digest, dump_yaml
 from ranker.data.encode import ENCODERS_FILE, Encoders
 from ranker.data.features import FeatureSource, OwnerTable
@@ -21,6 +21,7 @@ from ranker.data.history_state import (
     event_vocabularies,
 )
 from ranker.data.parquet import DataError, read_table, write_table
+from ranker.manifest import find_damage, folder_digests, is_intact, write_manifest
 from ranker.schema import Schema, load_schema
 
 FORMAT = 2
@@ -47,7 +48,7 @@ def save_state(folder: Path, source: FeatureSource) -> None:
         "schema_digest": digest(schema),
         "files": folder_digests(folder),
     }
-    write_json(folder / MANIFEST, manifest)
+    write_manifest(folder, manifest)
 
 
 def load_state(folder: Path) -> FeatureSource:
@@ -59,11 +60,13 @@ def load_state(folder: Path) -> FeatureSource:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         as_of_ms, files = int(manifest["as_of_ms"]), dict(manifest["files"])
-        known_format = manifest["format"] == FORMAT
+        known_format, intact = manifest["format"] == FORMAT, is_intact(manifest)
     except FileNotFoundError:
         raise DataError(f"{folder}: holds no state; `ranker prepare` writes one") from None
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{folder / MANIFEST}: is no state's manifest") from None
+    if not intact:
+        raise DataError(f"{folder / MANIFEST}: changed or damaged: it differs from its own sha256")
     if not known_format:
         raise DataError(f"{folder}: state format {manifest['format']}, expected {FORMAT}")
     problems = find_damage(folder, files)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ranker.atomic import MANIFEST, find_damage
+from ranker.atomic import MANIFEST
 from ranker.bundle import (
     GOLDEN_FILE,
     UNCALIBRATED_FORMAT,
@@ -21,6 +21,7 @@ from ranker.bundle import (
 from ranker.config import ConfigError, digest
 from ranker.data.batch import Batch
 from ranker.data.parquet import DataError
+from ranker.manifest import find_damage
 from ranker.scoring.factorised.replay import factorised_forward
 from ranker.scoring.runtimes.forward import compiled_forward, exported_forward
 

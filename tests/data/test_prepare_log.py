@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ranker.atomic import folder_digests
 from ranker.data.encode import Encoders
 from ranker.data.parquet import DataError
 from ranker.data.prepare import Inputs, PrepareSettings, PrepareSummary, describe, read_summary
@@ -23,6 +22,7 @@ from ranker.data.state import load_state
 from ranker.data.store import EncodedStore
 from ranker.data.store_layout import store_columns
 from ranker.data.synthetic import START_S, SyntheticLog
+from ranker.manifest import folder_digests
 from ranker.schema import Schema
 
 START_MS = 1_700_000_000_000

@@ -22,6 +22,7 @@ from ranker.data.store import EncodedStore
 from ranker.data.store_layout import store_columns
 from ranker.data.synthetic import SyntheticLog
 from ranker.data.tables import read_requests
+from ranker.manifest import write_manifest
 from ranker.schema import Schema
 
 
@@ -157,8 +158,15 @@ def test_missing_and_foreign_files_are_named(state: Path) -> None:
 )
 def test_wrong_manifest(change: dict[str, object], message: str, state: Path) -> None:
     manifest = json.loads((state / "manifest.json").read_text())
-    (state / "manifest.json").write_text(json.dumps(manifest | change))
+    write_manifest(state, manifest | change)
     with pytest.raises(DataError, match=message):
+        load_state(state)
+
+
+def test_a_changed_manifest_is_noticed(state: Path) -> None:
+    text = (state / "manifest.json").read_text()
+    (state / "manifest.json").write_text(text.replace('"as_of_ms": ', '"as_of_ms": 1'))
+    with pytest.raises(DataError, match=r"manifest\.json: changed or damaged"):
         load_state(state)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from chain_run import Ran, run_ranker
 
-from ranker.atomic import folder_digests
 from ranker.config import dump_yaml
 from ranker.data.synthetic import write_synthetic_log
+from ranker.manifest import folder_digests
 from ranker.schema import Schema
 
 

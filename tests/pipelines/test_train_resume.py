@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from pipelines.cli import main
-from ranker.atomic import folder_digests, sha256_of
+from ranker.atomic import sha256_of
 from ranker.config import dump_yaml
+from ranker.manifest import folder_digests
 from ranker.training.checkpoint import list_checkpoints
 from ranker.training.settings import TrainConfig
 

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ranker.atomic import folder_digests
 from ranker.bundle import load_bundle
 from ranker.data.parquet import DataError
 from ranker.data.prepare import Inputs, PrepareSettings, prepare
@@ -18,6 +17,7 @@ from ranker.data.store import EncodedStore
 from ranker.data.synthetic import SyntheticLog
 from ranker.evaluation.calibration_fit import CalibrationConfig
 from ranker.evaluation.calibrators import Platt, Ratio
+from ranker.manifest import folder_digests
 from ranker.schema import Schema
 from ranker.training.fit import TrainProgress, train
 from ranker.training.settings import TrainConfig

@@ -10,12 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ranker.atomic import MANIFEST, folder_digests, replacing_folder, write_json
+from ranker.atomic import replacing_folder
 from ranker.bundle import ModelBundle, read_manifest
 from ranker.config import digest
 from ranker.data.loader import read_in_order
 from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore, Window
+from ranker.manifest import folder_digests, write_manifest
 from ranker.models.ranking_model import PREDICTION_ROWS
 from ranker.scoring.runtimes.forward import Forward, onnx_forward
 from ranker.scoring.runtimes.onnx_export import export_onnx, quantise_onnx
@@ -97,8 +98,8 @@ def predict_window(
 
 
 def _write_manifest(folder: Path, bundle: ModelBundle, export: Export) -> None:
-    write_json(
-        folder / MANIFEST,
+    write_manifest(
+        folder,
         {
             "kind": KIND,
             "format": FORMAT,

@@ -1,0 +1,80 @@
+"""Prepared data is used as it was written, or not at all.
+
+Its manifest has the sha256 of the files that describe it; ``store.json`` among them has every
+column's, and the manifests of the states have those of their files.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ranker.atomic import MANIFEST, sha256_of
+from ranker.data.encode import ENCODERS_FILE
+from ranker.data.parquet import DataError
+from ranker.data.store import STORE_FILE, EncodedStore
+from ranker.manifest import find_changed, find_damage, is_intact
+
+_OF_THE_STORE = ("schema.yaml", f"store/{STORE_FILE}", f"store/{ENCODERS_FILE}")
+
+
+def describing_files(prepared: Path) -> dict[str, str]:
+    """Relative path -> sha256 of the schema, the store's description and all states' manifests."""
+    names = list(_OF_THE_STORE)
+    states = [prepared / "state", *sorted((prepared / "snapshots").glob("*"))]
+    names += [(state / MANIFEST).relative_to(prepared).as_posix() for state in states]
+    return {name: sha256_of(prepared / name) for name in names}
+
+
+def open_intact_store(prepared: Path) -> EncodedStore:
+    """Open a store whose every byte is what `prepare` wrote; reads it once.
+
+    Raises:
+        DataError: none there, changed or damaged; the column or file is named.
+    """
+    files = {name: sha256 for name, sha256 in _files(prepared).items() if name in _OF_THE_STORE}
+    _refuse(prepared, find_changed(prepared, files))
+    store = EncodedStore(prepared)
+    damaged = store.damaged_columns()
+    _refuse(prepared, [f"column {n!r}: its sha256 differs: changed or damaged" for n in damaged])
+    return store
+
+
+def is_whole(prepared: Path) -> bool:
+    """True if store, state and snapshots are all there and as they were written."""
+    try:
+        open_intact_store(prepared)
+        files = _files(prepared)
+        if find_changed(prepared, files):
+            return False
+        states = [(prepared / name).parent for name in files if name.endswith(f"/{MANIFEST}")]
+        return not any(find_damage(state, _read(state)["files"]) for state in states)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _files(prepared: Path) -> dict[str, str]:
+    try:
+        manifest = _read(prepared)
+        files = dict(manifest["files"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{prepared}: holds no prepared data; run `ranker prepare`") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{prepared / MANIFEST}: damaged, or of another version of ranker; run "
+            "`ranker prepare` again"
+        ) from None
+    if not is_intact(manifest):
+        raise DataError(f"{prepared / MANIFEST}: changed or damaged; run `ranker prepare` again")
+    return files
+
+
+def _refuse(prepared: Path, problems: list[str]) -> None:
+    if problems:
+        raise DataError(f"{prepared}: {'; '.join(problems)}; run `ranker prepare` again")
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return found
