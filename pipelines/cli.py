@@ -7,14 +7,13 @@ import difflib
 import errno
 import importlib
 import logging
-import os
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
-from pipelines.console import Console
+from pipelines.console import Console, outliving_readers
 from pipelines.exit_codes import (
     EXIT_BUG,
     EXIT_DATA,
@@ -77,6 +76,11 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    with outliving_readers():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -120,9 +124,6 @@ def _run(name: str, words: list[str]) -> int:
     except KeyboardInterrupt:
         console.error(f"interrupted; to go on: {_again(parser, name, words)}")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         return _explain(error, console, again=_again(parser, name, words))
 

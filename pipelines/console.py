@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO, cast
 
 PLAIN_LINE_EVERY_S = 10.0
+
+
+class OutlivingStream:
+    """A standard stream whose reader may go away: the work and its exit code matter more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, or from the reader's end on: write nowhere."""
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._write_nowhere()
+            return len(text)
+
+    def flush(self) -> None:
+        """See `write`."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._write_nowhere()
+
+    def _write_nowhere(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def outliving_readers() -> Iterator[None]:
+    """Make stdout and stderr `OutlivingStream`; one that was closed from the start, nowhere."""
+    given = sys.stdout, sys.stderr
+    with Path(os.devnull).open("w") as nowhere:
+        sys.stdout, sys.stderr = (
+            cast("TextIO", OutlivingStream(stream or nowhere)) for stream in given
+        )
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = given
 
 
 @dataclass(slots=True)

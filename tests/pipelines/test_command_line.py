@@ -5,6 +5,9 @@ from __future__ import annotations
 import datetime
 import errno
 import json
+import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -34,6 +37,39 @@ for name in COMMANDS:
     assert "pytorch_lightning" not in sys.modules, name
 print("fine")
 """
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("was_open", [True, False])
+def test_a_reader_that_goes_away_changes_nothing(
+    stream: str, was_open: bool, chain: Chain, tmp_path: Path
+) -> None:
+    """The work is done, and a failure does not end with 0."""
+
+    def code_of(*words: str | Path) -> int:
+        reader, writer = os.pipe()
+        os.close(reader)
+        given = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: writer}
+        closed = "" if was_open else {"stdout": ">&-", "stderr": "2>&-"}[stream]
+        command = shlex.join([sys.executable, "-m", "pipelines.cli", *map(str, words)])
+        ran = subprocess.run(
+            ["sh", "-c", f"{command} {closed}"],
+            cwd=ROOT,
+            check=False,
+            stdout=given["stdout"],
+            stderr=given["stderr"],
+        )
+        os.close(writer)
+        return ran.returncode
+
+    raw, output = chain.raw, tmp_path / "data"
+    words = ("--users", raw.users, "--items", raw.items, "--output", output)
+    assert code_of("prepare", "--schema", chain.schema, "--log", raw.log, *words) == 0
+    assert (output / "manifest.json").is_file()
+    assert code_of("verify", tmp_path / "nowhere") == exit_codes.EXIT_DATA
+    damaged = Path(shutil.copytree(chain.bundle, tmp_path / "damaged"))
+    (damaged / "notes.txt").touch()
+    assert code_of("verify", damaged) == exit_codes.EXIT_DATA
 
 
 def test_help_is_quick() -> None:
