@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from pipelines.console import Console
-from ranker.atomic import MANIFEST, OutputError
+from ranker.atomic import MANIFEST, SLATES_MANIFEST, OutputError, require_free_or_file
 from ranker.config import Config, ConfigError, ConfigType, dump_yaml, load_config
 from ranker.schema import Schema, load_schema
 from ranker.score_weights import default_score_weights
@@ -152,27 +152,33 @@ def add_windows(parser: argparse.ArgumentParser, *, note: str = "") -> None:
 
 
 def require_output(arguments: argparse.Namespace) -> Path:
-    """``--output``, which most commands need.
+    """``--output``, which most commands need and some replace whole.
 
     Raises:
         ConfigError: it was not given.
+        OutputError: it lies in what a file more would damage.
     """
     if arguments.output is None:
         raise ConfigError("--output is required")
     output: Path = arguments.output
+    require_not_in_held(output)
     return output
 
 
 def require_output_folder(arguments: argparse.Namespace) -> Path:
-    """The folder of ``--output``, checked before the work begins, so that a typo costs no time.
+    """The folder of ``--output`` that gets files, checked before the work: a typo costs no time.
 
     Raises:
         ConfigError: it was not given.
-        OutputError: it is a file, can't be made, or lies in what a file more would damage.
+        OutputError: it is a file, can't be made, or is or lies in what a file more would damage.
     """
     output = require_output(arguments)
     _check_folder(output)
-    _check_not_held(output)
+    held = _held(output)
+    if held is not None:
+        raise OutputError(
+            f"{output}: is {held}, and nothing is written there; choose another --output"
+        )
     return output
 
 
@@ -185,12 +191,10 @@ def require_output_file(arguments: argparse.Namespace, *inputs: Path | None) -> 
             file more would damage.
     """
     output = require_output(arguments)
-    if output.is_dir():
-        raise OutputError(f"{output}: is a folder; --output names a Parquet file")
+    require_free_or_file(output)
     if any(path is not None and path.resolve() == output.resolve() for path in inputs):
         raise OutputError(f"{output}: is also an input; choose another --output")
     _check_folder(output.parent)
-    _check_not_held(output.parent)
     return output
 
 
@@ -226,26 +230,31 @@ def require_apart(output: Path, *inputs: Path | None) -> None:
             raise OutputError(f"{output}: is also an input: {path} lies in it; choose another")
 
 
-def _check_not_held(output: Path) -> None:
-    there = output.resolve()
-    for folder in (there, *there.parents):
+def require_not_in_held(output: Path) -> None:
+    """Raise `OutputError` if ``output`` lies in what a file more would damage."""
+    for folder in (output.absolute().parent.resolve() / output.name).parents:
         held = _held(folder)
         if held is not None:
-            place = "is" if folder == there else f"lies in {folder}, which is"
             raise OutputError(
-                f"{output}: {place} {held}, and nothing is written there; choose another --output"
+                f"{output}: lies in {folder}, which is {held}, and nothing is written there; "
+                "choose another --output"
             )
+
+
+_NAMES = {"bundle": "a bundle", "state": "a state"} | {n: n for n in ("prepared data", "slates")}
 
 
 def _held(folder: Path) -> str | None:
     """What was made whole in ``folder`` and must stay as it is; None for anything else."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        kind = "state" if "as_of_ms" in manifest else manifest["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    names = {"bundle": "a bundle", "prepared data": "prepared data", "state": "a state"}
-    return names.get(kind) if isinstance(kind, str) else None
+    for name in (MANIFEST, SLATES_MANIFEST):
+        try:
+            manifest = json.loads((folder / name).read_text(encoding="utf-8"))
+            kind = "state" if "as_of_ms" in manifest else str(manifest["kind"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if kind in _NAMES or "files" in manifest:
+            return _NAMES.get(kind, kind)
+    return None
 
 
 def _check_folder(folder: Path) -> None:

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.arguments import require_apart, require_output_folder
+from pipelines.arguments import require_apart, require_output
 from pipelines.console import Console
 from ranker.config import ConfigError
 
 if TYPE_CHECKING:
     from ranker.bundle import ModelBundle
+    from ranker.data.store import EncodedStore
     from ranker.evaluation.intervals import Estimate
     from ranker.scoring.runtimes.onnx_folder import Export
 
@@ -54,33 +55,39 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     from ranker.data.parallel import num_threads
     from ranker.scoring.runtimes.onnx_folder import export_folder
 
-    output = require_output_folder(arguments)
+    output = require_output(arguments)
     require_apart(output, arguments.bundle, arguments.data)
     bundle = load_bundle(arguments.bundle)
+    store = None if arguments.data is None else _open_data(arguments.data, bundle)
     export = export_folder(
         bundle, arguments.bundle, output, int8=arguments.int8, threads=num_threads()
     )
     costs: dict[str, AucCost] = {}
-    if arguments.data is not None:
-        costs = auc_costs(bundle, arguments.data, output)
+    if store is not None:
+        costs = auc_costs(bundle, store, output)
     text = describe(export, costs, output, console)
     as_json = {task: asdict(cost) for task, cost in costs.items()}
     console.result(text, {"output": str(output), **asdict(export), "int8_auc": as_json})
     return 0
 
 
-def auc_costs(bundle: ModelBundle, data: Path, output: Path) -> dict[str, AucCost]:
-    """Each binary task's AUC by both models on the last window of prepared data."""
-    from pipelines.evaluate import EvaluateConfig, evaluate_tasks
+def _open_data(data: Path, bundle: ModelBundle) -> EncodedStore:
     from ranker.bundle import check_same_features
     from ranker.data.intact import open_intact_store
+
+    store = open_intact_store(data)
+    check_same_features(bundle, store.schema, store.encoders, str(data))
+    return store
+
+
+def auc_costs(bundle: ModelBundle, store: EncodedStore, output: Path) -> dict[str, AucCost]:
+    """Each binary task's AUC by both models on the last window of prepared data."""
+    from pipelines.evaluate import EvaluateConfig, evaluate_tasks
     from ranker.data.parallel import num_threads
     from ranker.evaluation.rows import read_rows
     from ranker.scoring.runtimes.forward import onnx_forward
     from ranker.scoring.runtimes.onnx_folder import INT8_FILE, MODEL_FILE, predict_window
 
-    store = open_intact_store(data)
-    check_same_features(bundle, store.schema, store.encoders, str(data))
     window = store.windows[-1]
     exact, int8 = (
         predict_window(

@@ -17,6 +17,7 @@ from pipelines.arguments import (
     print_config,
     read_schema,
     require_apart,
+    require_not_in_held,
     require_output,
     resolve,
 )
@@ -26,6 +27,7 @@ from ranker.atomic import (
     check_replaceable,
     replacing_file,
     replacing_folder,
+    require_free_or_file,
     sha256_of,
     write_json,
 )
@@ -170,10 +172,8 @@ def _write(arguments: argparse.Namespace, output: Path, joiner: Joiner) -> JoinS
         with replacing_file(output) as temporary:
             _write_parts(impressions, lambda _: temporary)
         summary = _summary(output, joiner)
-        manifest = output.with_name(output.name + ".manifest.json")
-        write_json(
-            manifest, _manifest(arguments, joiner, summary, {output.name: sha256_of(output)})
-        )
+        files = {output.name: sha256_of(output)}
+        write_json(_manifest_beside(output), _manifest(arguments, joiner, summary, files))
         return summary
     with replacing_folder(output, kind=KIND) as folder:
         # Not beside the manifest: other readers of Parquet folders would stumble over it.
@@ -252,6 +252,10 @@ def moment_ms(text: str, schema: Schema) -> int:
     return round(moment.timestamp() * 1000)
 
 
+def _manifest_beside(output: Path) -> Path:
+    return output.with_name(output.name + ".manifest.json")
+
+
 def _is_file(output: Path) -> bool:
     return output.suffix == ".parquet"
 
@@ -260,16 +264,19 @@ def _check_outputs(output: Path, arguments: argparse.Namespace) -> None:
     """Refuse what would overwrite an input or somebody's folder, before the work begins."""
     inputs = (arguments.slates, arguments.outcomes, arguments.schema)
     require_apart(output, *inputs)
-    if arguments.unmatched is not None:
-        require_apart(arguments.unmatched, *inputs)
-        if arguments.unmatched.resolve().is_relative_to(output.resolve()):
-            raise OutputError(f"{arguments.unmatched}: lies in --output; choose another")
-    if arguments.unmatched is not None and arguments.unmatched.is_dir():
-        raise OutputError(f"{arguments.unmatched}: is a folder; --unmatched names a Parquet file")
-    if not _is_file(output):
+    unmatched: Path | None = arguments.unmatched
+    if unmatched is not None:
+        require_free_or_file(unmatched)
+        require_not_in_held(unmatched)
+        require_apart(unmatched, *inputs)
+        if unmatched.resolve().is_relative_to(output.resolve()):
+            raise OutputError(f"{unmatched}: lies in --output; choose another")
+        if unmatched.resolve() == _manifest_beside(output).resolve():
+            raise OutputError(f"{unmatched}: is where --output gets its manifest; choose another")
+    if _is_file(output):
+        require_free_or_file(output)
+    else:
         check_replaceable(output, kind=KIND)
-    elif output.is_dir():
-        raise OutputError(f"{output}: is a folder; a *.parquet --output is a file")
 
 
 def _summary(output: Path, joiner: Joiner) -> JoinSummary:

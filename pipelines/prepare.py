@@ -11,12 +11,14 @@ from pipelines.arguments import (
     add_raw_inputs,
     print_config,
     read_schema_to_rank_by,
+    require_apart,
     require_output,
     resolve,
 )
 from pipelines.console import Console
 from ranker.atomic import check_replaceable, replacing_folder
-from ranker.data.prepare import KIND, Inputs, PrepareSettings, PrepareSummary, prepare, read_summary
+from ranker.data.intact import KIND
+from ranker.data.prepare import Inputs, PrepareSettings, PrepareSummary, prepare, read_summary
 from ranker.data.reuse import is_made_of, read_origin, write_origin
 
 
@@ -45,6 +47,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         earlier_history=arguments.earlier_history,
         state=arguments.state,
     )
+    require_apart(output, arguments.log, arguments.users, arguments.items)
+    require_apart(output, arguments.earlier_history, arguments.state, arguments.schema)
     check_replaceable(output, kind=KIND)
     origin = read_origin(inputs, schema, settings)
     reused = not arguments.force and is_made_of(output, origin)

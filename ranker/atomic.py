@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+SLATES_MANIFEST = "_manifest.json"  # hidden from readers of Parquet folders
 
 
 class OutputError(ValueError):
@@ -22,7 +23,11 @@ def replacing_file(path: Path) -> Iterator[Path]:
     """Yield a sibling temporary path; on success it is synced and renamed over ``path``.
 
     A move across file systems could destroy the previous file on a full disk; a sibling can't.
+
+    Raises:
+        OutputError: see `require_free_or_file`.
     """
+    require_free_or_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_up_after_killed(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -94,6 +99,14 @@ def put_folder_in_place(folder: Path, path: Path) -> None:
     _delete(previous)
 
 
+def require_free_or_file(path: Path) -> None:
+    """Raise `OutputError` if something is there that is no file: a folder, a device, a pipe."""
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file")
+    if os.path.lexists(path) and not path.is_file() and not path.is_symlink():
+        raise OutputError(f"{path}: is no file but a device, pipe or socket; name a file")
+
+
 def require_free_or_folder(path: Path) -> None:
     """Raise `OutputError` if something is there that is no folder: a file, a pipe, a dead link."""
     if os.path.lexists(path) and not path.is_dir():
@@ -134,7 +147,8 @@ def clear_up_after_killed(path: Path) -> None:
         name, _, process = name.rpartition(".")
         if name != f".{path.name}" or kind not in ("tmp", "old") or not process.isdecimal():
             continue
-        if _is_running(int(process)):
+        # Our own number is that of a killed process, too: in a container all have the same.
+        if int(process) != os.getpid() and _is_running(int(process)):
             continue
         if kind == "old" and not path.exists():
             sibling.rename(path)

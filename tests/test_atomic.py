@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -213,6 +214,29 @@ def dead_process() -> int:
     process = subprocess.Popen(["true"])
     process.wait()
     return process.pid
+
+
+def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="device, pipe or socket"):
+        write_text(tmp_path / "pipe", "x")
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(OutputError, match="is a folder"):
+        write_text(tmp_path, "x")
+
+
+def test_a_restarted_process_may_have_the_killed_ones_number(tmp_path: Path) -> None:
+    """As in a container, where the first process is always number 1."""
+    with replacing_folder(tmp_path / "out", kind="run") as temporary:
+        write_json(temporary / MANIFEST, {"kind": "run"})
+    for kind in ("old", "tmp"):
+        left = tmp_path / f".out.{os.getpid()}.{kind}"
+        left.mkdir()
+        (left / "half").touch()
+    with replacing_folder(tmp_path / "out", kind="run") as temporary:
+        write_json(temporary / MANIFEST, {"kind": "run", "number": 2})
+    assert names(tmp_path) == ["out"]
+    assert json.loads((tmp_path / "out" / MANIFEST).read_text())["number"] == 2
 
 
 def test_what_killed_processes_left_is_cleared_up(tmp_path: Path, dead_process: int) -> None:

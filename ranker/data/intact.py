@@ -16,6 +16,7 @@ from ranker.data.parquet import DataError
 from ranker.data.store import STORE_FILE, EncodedStore
 from ranker.manifest import find_changed, find_damage, is_intact
 
+KIND = "prepared data"
 _OF_THE_STORE = ("schema.yaml", f"store/{STORE_FILE}", f"store/{ENCODERS_FILE}")
 
 
@@ -57,6 +58,8 @@ def is_whole(prepared: Path) -> bool:
 def _files(prepared: Path) -> dict[str, str]:
     try:
         manifest = _read(prepared)
+        if manifest["kind"] != KIND:
+            raise FileNotFoundError
         files = dict(manifest["files"])
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{prepared}: holds no prepared data; run `ranker prepare`") from None

@@ -25,7 +25,7 @@ from ranker.data.features import (
     encode_rows,
 )
 from ranker.data.history_state import UNKNOWN_TIME_MS, HistoryState, advance, make_events
-from ranker.data.intact import describing_files
+from ranker.data.intact import KIND, describing_files
 from ranker.data.parquet import DataError
 from ranker.data.problems import ProblemLog
 from ranker.data.quarantine import Quarantine
@@ -66,9 +66,6 @@ class PrepareSettings(Config):
         if isinstance(value, list | tuple):
             return [v.isoformat() if type(v) is datetime.date else v for v in value]
         return value
-
-
-KIND = "prepared data"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -556,6 +556,10 @@ def test_no_input_and_no_other_output_is_written_to(desk: Desk) -> None:
         ("new", "new/rest.parquet", "lies in --output"),
         ("new.parquet", "outcomes.parquet", "is also an input"),
         ("slates.parquet/x.parquet", "rest.parquet", "is also an input"),
+        ("bundle/x.parquet", "rest.parquet", "which is a bundle"),
+        ("new.parquet", "bundle/rest.parquet", "which is a bundle"),
+        ("new.parquet", "new.parquet.manifest.json", "where --output gets its manifest"),
+        ("new.parquet", "/dev/null", "/dev/null: is no file but a device"),
     ):
         ran = desk.join("--unmatched", desk.folder / unmatched, output=output)
         assert (ran.code, message in ran.err) == (2, True), ran.err

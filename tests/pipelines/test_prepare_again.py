@@ -13,6 +13,22 @@ from ranker.manifest import folder_digests
 from ranker.schema import Schema
 
 
+def test_no_input_is_replaced(tmp_path: Path, synthetic_schema: Schema) -> None:
+    log = write_synthetic_log(tmp_path / "raw", num_users=7, num_items=29, num_days=3, seed=4)
+    (tmp_path / "schema.yaml").write_text(dump_yaml(synthetic_schema), encoding="utf-8")
+    words = ["--schema", tmp_path / "schema.yaml", "--log", log.log]
+    words += ["--users", log.users, "--items", log.items]
+    assert run_ranker("prepare", *words, "--output", tmp_path / "data").code == 0
+    before = folder_digests(tmp_path)
+    for output, more in (
+        (log.log / "sub", []),
+        (tmp_path / "data", ["--state", tmp_path / "data" / "state"]),
+    ):
+        ran = run_ranker("prepare", *words, *more, "--output", output)
+        assert (ran.code, "is also an input" in ran.err) == (2, True), ran.err
+    assert folder_digests(tmp_path) == before
+
+
 def test_prepare_again(tmp_path: Path, synthetic_schema: Schema) -> None:
     log = write_synthetic_log(tmp_path / "raw", num_users=11, num_items=29, num_days=5, seed=4)
     (tmp_path / "schema.yaml").write_text(dump_yaml(synthetic_schema), encoding="utf-8")

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from chain_run import Chain, Ran, run_ranker
 
-from ranker.atomic import sha256_of
+from ranker.atomic import OutputError, sha256_of
 from ranker.scoring.factorised.factorised import FactorisedPredictor
 from ranker.scoring.job import shard_worker
-from ranker.scoring.job.partial_folder import FinishedPart, write_part
+from ranker.scoring.job.partial_folder import FinishedPart, PartialFolder, write_part
 from ranker.scoring.slates.exposure import EXPOSURE_COLUMNS
 
 SHARD_ROWS = 1_500
@@ -333,14 +334,48 @@ def test_only_our_own_output_is_replaced(chain: Chain, tmp_path: Path) -> None:
     refused(score(chain, tmp_path / "in" / "out", candidates=tmp_path / "in"), 2, "also an input")
 
 
-@pytest.mark.parametrize("name", ["thesis.tex", "photos/cat.jpg", ".vimrc"])
+@pytest.mark.parametrize(
+    "name",
+    ["thesis.tex", "photos/cat.jpg", ".vimrc", "part-00000.parquet.bak", "part-00001.parquet/x"],
+)
 def test_only_its_own_files_are_cleared_away(name: str, chain: Chain, tmp_path: Path) -> None:
     output = tmp_path / "slates"
     foreign = partial_of(output) / name
     foreign.parent.mkdir(parents=True)
     foreign.write_text("hers")
-    refused(score(chain, output), 2, "which no scoring job has written")
-    assert foreign.read_text() == "hers"
+    for more in ([], ["--resume"]):
+        refused(score(chain, output, *more), 2, "which no scoring job has written")
+        assert foreign.read_text() == "hers"
+    assert not output.exists()
+
+
+def test_what_somebody_puts_beside_the_parts_stays(tmp_path: Path) -> None:
+    """Also if it comes while the job is going on, and if the job ends badly."""
+    partial = PartialFolder(tmp_path / "slates")
+    with partial.locked():
+        partial.begin({"kind": "slates"})
+        (partial.path / "notes.txt").write_text("hers")
+        with pytest.raises(OutputError, match=r"holds 'notes\.txt'"):
+            partial.publish({"kind": "slates"}, [])
+        partial.discard()
+    assert [file.name for file in partial.path.iterdir()] == ["notes.txt"]
+    assert not (tmp_path / "slates").exists()
+
+
+def test_slates_moved_away_by_a_killed_job_are_put_back(
+    chain: Chain, tmp_path: Path, whole: Path
+) -> None:
+    """Whatever becomes of the next job; in a container it has the killed one's number."""
+    output = tmp_path / "slates"
+    shutil.copytree(whole, tmp_path / f".slates.{os.getpid()}.old")
+    refused(score(chain, output, "--set", "threads=0.5"), 2)
+    refused(score(chain, output, candidates=tmp_path), 2, "is also an input")
+    empty = tmp_path / "elsewhere"
+    empty.mkdir()
+    refused(score(chain, output, candidates=empty), 3, "holds no *.parquet files")
+    assert digests(output) == digests(whole)
+    assert score(chain, output).code == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["elsewhere", "slates"]
 
 
 def test_a_pipe_is_no_output(chain: Chain, tmp_path: Path) -> None:
@@ -387,7 +422,7 @@ def test_no_input_is_ever_written_to(chain: Chain, tmp_path: Path) -> None:
     before = digests(own)
     refused(score(chain, own, candidates=own / "part-00000.parquet"), 2, "lies in it")
     for inside in (chain.state / "slates", chain.bundle / "slates"):
-        refused(score(chain, inside), 2, "is also an input")
+        refused(score(chain, inside), 2, "and nothing is written there")
         assert not inside.exists()
     assert digests(own) == before
 

@@ -121,11 +121,17 @@ def test_wrong_inputs_of_the_other_commands(chain: Chain, tmp_path: Path) -> Non
 
 
 def test_nothing_is_written_into_what_is_whole(chain: Chain) -> None:
-    holds = {chain.data: "prepared data", chain.bundle: "a bundle", chain.state: "a state"}
+    holds = {
+        chain.data: "prepared data",
+        chain.bundle: "a bundle",
+        chain.state.parent: "prepared data",
+        chain.slates: "slates",
+    }
     for place, what in holds.items():
         before = sorted(place.rglob("*"))
-        for name in ("train", "evaluate"):
-            for output in (place, place / "inside"):
+        for name in ("prepare", "train", "evaluate", "candidates", "score"):
+            outputs = [place, place / "inside"] if name in ("train", "evaluate") else [place / "x"]
+            for output in outputs:
                 words = [*chain.commands[name][:-1], output]
                 message = f"{what}, and nothing is written there"
                 refused(run_ranker(name, *words, "--json"), 2, message)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ranker.atomic import MANIFEST, sha256_of
+from ranker.atomic import MANIFEST, clear_up_after_killed, sha256_of
 from ranker.bundle import ModelBundle
 from ranker.config import ConfigError, digest
 from ranker.data.features import FeatureSource
@@ -109,6 +109,8 @@ def run_job(
         ConfigError: score weights or columns that can't be used.
         OutputError: the output may not be replaced, or another job writes to it.
     """
+    inputs.output.parent.mkdir(parents=True, exist_ok=True)
+    clear_up_after_killed(inputs.output)
     check_slates_replaceable(inputs.output)
     check_belongs(bundle, source)
     check_candidate_files(inputs.candidates, source.schema)

@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ranker.atomic import (
+    SLATES_MANIFEST,
     OutputError,
     clear_up_after_killed,
     put_folder_in_place,
@@ -33,12 +33,12 @@ from ranker.atomic import (
 )
 from ranker.scoring.job.shard_counts import ShardCounts
 
-SLATES_MANIFEST = "_manifest.json"
 KIND = "slates"
 JOB_FILE = ".job.json"
 LOCK_FILE = ".lock"
-# parts, notes and what a killed process was writing of them
-_OURS = re.compile(r"\.{0,2}(job\.json|part-\d+\.|_manifest\.json)")
+_NAMES = r"part-\d{5,}\.parquet|\.part-\d{5,}\.json|\.job\.json|_manifest\.json"
+# or what a killed process was writing of them
+_OURS = re.compile(rf"\.lock|{_NAMES}|\.({_NAMES})\.\d+\.tmp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,8 @@ class PartialFolder:
         """Keep other jobs out, also after a crash; makes the folder.
 
         Raises:
-            OutputError: another job writes to the same output.
+            OutputError: another job writes to the same output, or the folder holds what no job has
+                written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path / LOCK_FILE, os.O_CREAT | os.O_RDWR, 0o644)
@@ -88,32 +89,39 @@ class PartialFolder:
                     f"{self.output}: another `ranker score` is writing there; let it end, or "
                     "choose another --output"
                 ) from None
+            self._require_only_ours()
             yield
         finally:
             os.close(descriptor)
 
     def begin(self, job: Mapping[str, Any]) -> int:
-        """Write down a job in place of an earlier one; returns how many parts that had.
-
-        Raises:
-            OutputError: the folder holds what no job has written.
-        """
-        found = [file for file in self.path.iterdir() if file.name != LOCK_FILE]
-        foreign = [file.name for file in found if file.is_dir() or not _OURS.match(file.name)]
-        if foreign:
-            raise OutputError(
-                f"{self.path}: holds {sorted(foreign)[0]!r}, which no scoring job has written, and "
-                "it is where this one would work; move it away, or choose another --output"
-            )
+        """Write down a job in place of an earlier one; returns how many parts that had."""
         num_parts = len(list(self.path.glob("part-*.parquet")))
-        for file in found:
-            file.unlink()
+        for file in self.path.iterdir():
+            if file.name != LOCK_FILE:
+                file.unlink()
         write_json(self.path / JOB_FILE, job)
         return num_parts
 
+    def _require_only_ours(self) -> None:
+        foreign = [
+            file.name
+            for file in self.path.iterdir()
+            if not file.is_file() or not _OURS.fullmatch(file.name)
+        ]
+        if foreign:
+            raise OutputError(
+                f"{self.path}: holds {sorted(foreign)[0]!r}, which no scoring job has written, and "
+                "it is where this one works; move it away, or choose another --output"
+            )
+
     def discard(self) -> None:
-        """Delete it all."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Delete it all, but nothing that no job has written."""
+        for file in self.path.iterdir():
+            if file.is_file() and _OURS.fullmatch(file.name):
+                file.unlink()
+        with contextlib.suppress(OSError):  # not empty
+            self.path.rmdir()
 
     def finished(self, num_shards: int) -> dict[int, FinishedPart]:
         """The parts that are there with the bytes that were written; others are as good as none."""
@@ -141,7 +149,12 @@ class PartialFolder:
         return part if intact else None
 
     def publish(self, manifest: Mapping[str, Any], parts: list[FinishedPart]) -> None:
-        """Write the manifest and make this folder the output."""
+        """Write the manifest and make this folder the output.
+
+        Raises:
+            OutputError: somebody has put something there meanwhile; the job can be resumed.
+        """
+        self._require_only_ours()
         names = {part.name for part in parts}
         for file in self.path.iterdir():
             if not file.name.startswith(".") and file.name not in names:
