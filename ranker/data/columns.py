@@ -15,6 +15,7 @@ from ranker.schema import MS_PER_UNIT, FeatureSpec, Schema, TaskSpec
 
 EARLIEST_MS = 631_152_000_000  # 1990-01-01: earlier stamps are seconds taken for milliseconds
 LATEST_MS = 4_102_444_800_000  # 2100-01-01
+LARGEST = float(np.finfo(np.float32).max)  # the store has float32
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -120,8 +121,8 @@ def label_column(rows: pa.RecordBatch, task: TaskSpec, checker: BatchChecker) ->
     if task.kind == "binary":
         wrong, expected = (label != 0) & (label != 1), "0 or 1"
     else:
-        maximum = np.inf if task.maximum is None else task.maximum
-        wrong = (label < task.minimum) | (label > maximum)
+        maximum = LARGEST if task.maximum is None else min(task.maximum, LARGEST)
+        wrong = (label < max(task.minimum, -LARGEST)) | (label > maximum)
         expected = f"{task.minimum:g} .. {maximum:g} after the factor {task.label_factor:g}"
     wrong &= observed & finite
     checker.reject(wrong, reason="out of range", column=task.label, expected=expected)
@@ -166,7 +167,11 @@ def feature_column(rows: pa.RecordBatch, feature: FeatureSpec, checker: BatchChe
             checker.reject(
                 given & (numbers < 0), reason="negative", column=column, expected="0 or more"
             )
-    usable = given & np.isfinite(numbers)
+    huge = np.isfinite(numbers) & (np.abs(numbers) > LARGEST)
+    checker.reject(
+        given & huge, reason="too large", column=column, expected=f"at most {LARGEST:.2g} in size"
+    )
+    usable = given & np.isfinite(numbers) & ~huge
     return pa.array(np.where(usable, numbers, 0.0), mask=~usable)
 
 

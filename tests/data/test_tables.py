@@ -80,6 +80,7 @@ BAD_VALUES = {
     "nan_number": ("price", float("nan"), "NaN: got nan, expected a number or null"),
     "infinite_number": ("price", float("-inf"), "infinite: got -inf, expected a finite number"),
     "negative_log1p": ("price", -0.5, "negative: got -0.5, expected 0 or more"),
+    "too_large_number": ("price", 1e300, "too large: got 1e+300, expected at most 3.4e+38 in size"),
     "no_date": ("published", "yesterday", "not a date: got 'yesterday', expected like 2022-04-10"),
     "null_date": ("published", None, "null: got None, expected a date"),
 }
