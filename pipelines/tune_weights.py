@@ -89,9 +89,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
     started = time.perf_counter()
     store = open_intact_store(arguments.data)
-    check_tuning(config, store.schema.tasks)
     ranker, windows = open_predictions(arguments, store)
     today = todays_weights(ranker, store.schema, arguments.score_weights)
+    check_tuning(config, store.schema.tasks, today)
     titles = None
     if arguments.titles is not None:
         items = store.encoders.vocabularies["item"]

@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import (
+    AfterValidator,
     Field,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -27,6 +28,21 @@ from ranker.config import Config, load_config
 Owner = Literal["user", "item", "query_item", "context", "pair"]
 EVERY_IMPRESSION = "every_impression"
 MS_PER_UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+# Only ratios of weights count. Larger ones make sums overflow; to the power of smaller ones,
+# numbers that differ as float32 predictions do are equal.
+MIN_WEIGHT, MAX_WEIGHT = 1e-9, 1e9
+
+
+def _require_weight(weight: float) -> float:
+    if weight != 0 and not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+        raise ValueError(
+            f"a weight is 0 or between {MIN_WEIGHT:g} and {MAX_WEIGHT:g}; only the ratios of "
+            "weights count, so multiply them all by one number"
+        )
+    return weight
+
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_require_weight)]
 
 
 class LogColumns(Config):
@@ -122,8 +138,8 @@ class TaskSpec(Config):
     minimum: float = 0.0
     maximum: float | None = None
     loss: Literal["", "log_loss", "squared", "squared_log1p"] = ""
-    loss_weight: float = Field(default=1.0, ge=0)
-    score_weight: float = Field(default=0.0, ge=0)
+    loss_weight: Weight = 1.0
+    score_weight: Weight = 0.0
     conditional_on: str | None = None
     negatives_kept: float = Field(default=1.0, gt=0, le=1)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from ranker.config import Config, ConfigError
-from ranker.schema import TaskSpec
-
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+from ranker.schema import TaskSpec, Weight
 
 
 class ScoreWeights(Config):

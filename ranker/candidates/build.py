@@ -15,7 +15,7 @@ from ranker.candidates.protocol import CandidateGenerator, Interactions
 from ranker.config import Config, ConfigError
 from ranker.data.history import Queries, compute_features
 from ranker.data.history_state import HistoryState, event_vocabularies
-from ranker.schema import Schema
+from ranker.schema import Schema, Weight
 
 
 class PopularityConfig(Config):
@@ -37,7 +37,6 @@ class CovisitationConfig(Config):
     num_neighbours: int = Field(default=100, ge=1)
 
 
-Weight = Annotated[float, Field(ge=0)]
 Generator = Annotated[PopularityConfig | CovisitationConfig, Field(discriminator="kind")]
 
 
@@ -56,7 +55,7 @@ class CandidatesConfig(Config):
     generators: tuple[Generator, ...] = Field(
         default=(CovisitationConfig(), PopularityConfig()), min_length=1
     )
-    impression_weight: float = Field(default=0.1, ge=0)
+    impression_weight: Weight = 0.1
     feedback_weights: dict[str, Weight] = Field(default_factory=dict)
     exclude_watched: bool = True
 

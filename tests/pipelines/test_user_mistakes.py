@@ -431,6 +431,8 @@ def test_pair_features_of_the_log_are_unknown_of_candidates(
         ("weights: {click: 0, like: 0}", "all score weights are 0"),
         ("weights: {click: -1}", "key 'weights.click': Input should be greater than or equal to 0"),
         ("weights: {click: .inf}", "key 'weights.click'"),
+        ("weights: {click: 1.0e+308}", "key 'weights.click': a weight is 0 or between 1e-09 and"),
+        ("weights: {click: 1.0e-320}", "key 'weights.click': a weight is 0 or between 1e-09 and"),
         ("weights: {click: 100000}", "the weighted product leaves the range of float64"),
         ("click: 1", "key 'click' is unknown"),
         ("", "key 'weights' is required"),

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from ranker.config import ConfigError
 from ranker.schema import TaskSpec
 from ranker.score_weights import ScoreWeights
 from ranker.scoring.combine import combine
@@ -46,7 +47,7 @@ def judge(
         arranged,
         terms=terms,
         labels={name: np.array(values) for name, values in labels.items()},
-        judged=Judged(tasks=judged, importance=family_importance(judged, {})),
+        judged=Judged(tasks=judged, importance=family_importance(judged, given={}, today={})),
         today=np.array(today),
         at=at,
     )
@@ -184,8 +185,14 @@ def test_a_perfect_prediction_alone_is_best_for_its_task() -> None:
 
 
 def test_importance_sums_to_one_in_each_family() -> None:
-    shares = family_importance((CLICK, TIME, LIKE, HATE), {"click": 3.0, "time_s": 1.0})
+    tasks, given = (CLICK, TIME, LIKE, HATE), {"click": 3.0}
+    shares = family_importance(tasks, given=given, today={"click": 7.0, "time_s": 1.0})
     np.testing.assert_allclose(shares, [0.75, 0.25, 0.5, 0.5])  # equal where all are 0
+
+
+def test_importance_given_as_0_is_not_taken_for_equal() -> None:
+    with pytest.raises(ConfigError, match=r"satisfaction tasks \['like', 'hate'\] all have 0"):
+        family_importance((CLICK, LIKE, HATE), given={"like": 0.0}, today={"click": 1.0})
 
 
 @pytest.mark.parametrize("combination", ["weighted_product", "weighted_sum", "rank_normalised_sum"])

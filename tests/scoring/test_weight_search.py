@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ranker.config import ConfigError
+from ranker.score_weights import ScoreWeights
 from ranker.scoring.tuning.weight_search import (
     SearchSpace,
     draw_around,
@@ -53,6 +54,14 @@ def test_four_digits_are_kept() -> None:
     assert large.vectors(np.array([[1 / 3, 0.0, 1 / 3, 1 / 3]])).tolist() == [
         [450000.0, 0.0, 250000.0, 450000.0, 450000.0]
     ]
+
+
+def test_no_weight_is_drawn_that_a_file_may_not_hold() -> None:
+    tiny = SearchSpace(today=TODAY * 1e-8, free=FREE, spread=1e6)
+    drawn = draw_around(tiny, num_candidates=211, rng=np.random.default_rng(7))
+    assert any(1e-9 in vector for vector in drawn)
+    for vector in drawn.tolist():
+        ScoreWeights(weights=dict(zip("abcde", vector, strict=True)))
 
 
 def test_landmarks() -> None:

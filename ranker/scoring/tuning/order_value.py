@@ -22,6 +22,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from ranker.config import ConfigError
 from ranker.evaluation.intervals import (
     Estimate,
     draw_user_weights,
@@ -71,13 +72,27 @@ class Judged:
         return np.concatenate([changes, np.stack(families, axis=-1)], axis=-1)
 
 
-def family_importance(tasks: Sequence[TaskSpec], weight_by_task: Mapping[str, float]) -> FloatArray:
-    """Weights [K] that sum to 1 in every family: proportional, or equal where all are 0."""
-    importance = np.array([weight_by_task.get(task.name, 0.0) for task in tasks])
+def family_importance(
+    tasks: Sequence[TaskSpec], *, given: Mapping[str, float], today: Mapping[str, float]
+) -> FloatArray:
+    """Weights [K] that sum to 1 in every family: what is given, else today's score weights.
+
+    Where nothing is given and today's are all 0, a family's tasks count alike.
+
+    Raises:
+        ConfigError: what is given leaves a family's tasks all without importance.
+    """
+    importance = np.array([given.get(task.name, today.get(task.name, 0.0)) for task in tasks])
     for family in FAMILIES:
         mine = np.array([task.family == family for task in tasks])
         if mine.any():
             total = importance[mine].sum()
+            names = [task.name for task in tasks if task.family == family]
+            if total == 0 and not given.keys().isdisjoint(names):
+                raise ConfigError(
+                    f"importance: the {family} tasks {names} all have 0, so nothing would count as "
+                    f"{family}; give at least one more than 0"
+                )
             importance[mine] = importance[mine] / total if total > 0 else 1 / mine.sum()
     return importance
 

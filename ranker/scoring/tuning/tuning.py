@@ -29,6 +29,7 @@ from ranker.scoring.tuning.order_value import (
     Judged,
     OrderJudge,
     draw_users,
+    family_importance,
 )
 from ranker.scoring.tuning.score_terms import score_terms, weighable_tasks
 from ranker.scoring.tuning.tuning_result import (
@@ -76,7 +77,7 @@ def tune(
             predictions, or Optuna asked for but missing.
         DataError: too few users or labels.
     """
-    constraints = check_tuning(config, tasks)
+    constraints = check_tuning(config, tasks, today)
     weighable = weighable_tasks([*rows.predictions], tasks)
     start = _vector(today, weighable)
     parts = split_users(rows, config)
@@ -117,11 +118,14 @@ def tune(
     )
 
 
-def check_tuning(config: TuneConfig, tasks: Sequence[TaskSpec]) -> list[Constraint]:
+def check_tuning(
+    config: TuneConfig, tasks: Sequence[TaskSpec], today: ScoreWeights
+) -> list[Constraint]:
     """The constraints, if all that the config names is there; needs no predictions.
 
     Raises:
-        ConfigError: an unknown quantity or task, or constraints of another form.
+        ConfigError: an unknown quantity or task, constraints of another form, or importance that
+            leaves a family without any.
     """
     names = [task.name for task in tasks]
     quantities = [*names, *FAMILIES]
@@ -131,6 +135,7 @@ def check_tuning(config: TuneConfig, tasks: Sequence[TaskSpec]) -> list[Constrai
     unknown = sorted(config.importance.keys() - set(names))
     if unknown:
         raise ConfigError(f"importance: {unknown} are no tasks of the schema")
+    family_importance(tasks, given=config.importance, today=today.weights)
     return constraints
 
 

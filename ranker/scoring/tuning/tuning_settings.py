@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from ranker.config import Config
+from ranker.schema import Weight
 
 Method = Literal["random", "optuna"]
 HoldsBy = Literal["lower_bound", "point"]
@@ -38,7 +39,7 @@ class TuneConfig(Config):
     maximize: str = "engagement"
     subject_to: tuple[str, ...] = ("satisfaction >= 0",)
     constraints_hold_by: HoldsBy = "lower_bound"
-    importance: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
+    importance: dict[str, Weight] = Field(default={})
     choice_share: float = Field(default=0.5, gt=0, lt=1)
     num_replicates: int = Field(default=1000, ge=2)
     confidence: float = Field(default=0.95, gt=0, lt=1)

@@ -78,6 +78,7 @@ def judged_tasks(
 
     Raises:
         DataError: none of a family.
+        ConfigError: see `family_importance`.
     """
     left_out: dict[str, str] = {}
     for task in tasks:
@@ -93,8 +94,8 @@ def judged_tasks(
                 f"no {family} task has labels enough to judge an order by ({why or 'none exists'})"
                 "; take more windows (--from, --before)"
             )
-    weights = {**today.weights, **config.importance}
-    return Judged(tasks=kept, importance=family_importance(kept, weights)), left_out
+    importance = family_importance(kept, given=config.importance, today=today.weights)
+    return Judged(tasks=kept, importance=importance), left_out
 
 
 def _too_few(task: TaskSpec, labels: FloatArray) -> str:

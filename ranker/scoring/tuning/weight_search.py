@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ranker.config import ConfigError
 from ranker.evaluation.metrics import FloatArray
+from ranker.schema import MAX_WEIGHT, MIN_WEIGHT
 
 POPULATION = 100
 DIGITS = 4
@@ -51,6 +52,7 @@ class SearchSpace:
         """
         target = self.today[self.free].sum() or self.today.sum()
         scaled = free_weights * (target / free_weights.sum(axis=1, keepdims=True))
+        scaled[scaled > 0] = scaled[scaled > 0].clip(MIN_WEIGHT, MAX_WEIGHT)
         vectors = np.tile(self.today, (len(free_weights), 1))
         vectors[:, self.free] = _four_digits(scaled)
         return vectors
