@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.arguments import (
     add_config,
@@ -16,6 +17,10 @@ from pipelines.arguments import (
 from pipelines.console import Console, ProgressLine
 from ranker.atomic import MANIFEST, OutputError, write_json, write_text
 from ranker.config import ConfigError, dump_yaml, load_config
+
+if TYPE_CHECKING:
+    from ranker.bundle import ModelBundle
+    from ranker.training.settings import TrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,33 +43,24 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """Train or continue a bundle."""
     from ranker.bundle import load_bundle
     from ranker.data.intact import open_intact_store
-    from ranker.training.fit import TrainConfig, TrainProgress, train
+    from ranker.training.fit import TrainProgress, check_run, train
 
     start_from = None if arguments.start_from is None else load_bundle(arguments.start_from)
-    overrides = list(arguments.overrides)
-    if arguments.seed is not None:
-        overrides.append(f"seed={arguments.seed}")
-    config = load_config(TrainConfig, arguments.config, overrides)
-    dates = {"first_window": config.first_window, "before_window": config.before_window}
-    config = config.model_copy(update={key: window_date(key, d) for key, d in dates.items()})
-    if start_from is not None and arguments.config is None:
-        if overrides_model(overrides):
-            raise ConfigError("--continue takes model and seed from the bundle; leave out --set")
-        same = {"model": start_from.config.model, "seed": start_from.config.seed}
-        config = config.model_copy(update=same)
+    config = read_config(arguments, start_from)
     if arguments.print_config:
         return print_config(config, console)
     store = open_intact_store(arguments.data)
+    check_run(store, config, start_from)
     output = prepare_run_folder(require_output_folder(arguments), resume=arguments.resume)
-    # a wrong --resume must not touch the run's own config
-    if not arguments.resume or not (output / "config.yaml").exists():
-        write_text(output / "config.yaml", dump_yaml(config))
-    write_json(output / MANIFEST, {"kind": "run", "data": str(arguments.data)})
     line = ProgressLine(console, "train")
 
     def on_progress(progress: TrainProgress) -> None:
         line.update(done=progress.rows_done, total=progress.rows_total, detail=progress.window)
 
+    # a wrong --resume must not touch the run's own config
+    if not arguments.resume or not (output / "config.yaml").exists():
+        write_text(output / "config.yaml", dump_yaml(config))
+    write_json(output / MANIFEST, {"kind": "run", "data": str(arguments.data)})
     result = train(
         store,
         config,
@@ -85,6 +81,28 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         values,
     )
     return 0
+
+
+def read_config(arguments: argparse.Namespace, start_from: ModelBundle | None) -> TrainConfig:
+    """The config with what was said on the command line, or the bundle says.
+
+    Raises:
+        ConfigError: it can't be used, or contradicts the bundle to continue.
+    """
+    from ranker.training.settings import TrainConfig
+
+    overrides = list(arguments.overrides)
+    if arguments.seed is not None:
+        overrides.append(f"seed={arguments.seed}")
+    config = load_config(TrainConfig, arguments.config, overrides)
+    dates = {"first_window": config.first_window, "before_window": config.before_window}
+    config = config.model_copy(update={key: window_date(key, d) for key, d in dates.items()})
+    if start_from is not None and arguments.config is None:
+        if overrides_model(overrides):
+            raise ConfigError("--continue takes model and seed from the bundle; leave out --set")
+        same = {"model": start_from.config.model, "seed": start_from.config.seed}
+        config = config.model_copy(update=same)
+    return config
 
 
 def window_date(key: str, date: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from ranker.config import Config
+from ranker.config import Config, ConfigError
 from ranker.data.encode import Scale
 from ranker.models.embedder import FEEDBACK as FEEDBACK_SEQUENCE
 from ranker.models.embedder import Embedder, InputNormalization
@@ -113,7 +113,7 @@ def build_model(
     to draw those of many ids takes a while, in vain where trained ones take their place.
 
     Raises:
-        ValueError: unknown excluded feature, or ids or a label scale that are missing or unusable.
+        ValueError: ids or a label scale that are missing or unusable; see also `input_layout`.
     """
     tasks = tuple(task.name for task in schema.tasks)
     missing = [task for task in tasks if task not in label_scales]
@@ -156,13 +156,16 @@ def input_layout(schema: Schema, *, exclude: Iterable[str] = ()) -> InputLayout:
 
     The candidate's counterparts of the history are the item's categorical features that share a
     vocabulary with it; the query item's share it too, but are no property of the candidate.
+
+    Raises:
+        ConfigError: ``exclude`` names no feature, or leaves none.
     """
     excluded = set(exclude)
     names = [feature.name for feature in schema.all_features]
     for name in sorted(excluded - set(names)):
         close = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"model: exclude_features names {name!r}, which is no feature{hint}")
+        hint = f"; did you mean {close[0]!r}?" if close else f" ({', '.join(names)})"
+        raise ConfigError(f"model: exclude_features names {name!r}, which is no feature{hint}")
     features = [feature for feature in schema.all_features if feature.name not in excluded]
     computed = {feature.name for feature in schema.history_features}
     sequences = [feature for feature in features if feature.kind == "sequence"]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from ranker.config import ConfigError
+
 OUTCOME_DEPTHS = (1, 5, 0)  # of a history's last items; 0: the whole sequence
 InputColumn = tuple[str, str, int]  # kind, feature, index within
 
@@ -40,7 +42,7 @@ class InputLayout:
         if not (
             self.categorical or self.sequences or self.history or self.numeric or self.nullable
         ):
-            raise ValueError("model: no features are left to read; exclude fewer of them")
+            raise ConfigError("model: exclude_features leaves nothing to read; exclude fewer")
         unknown = set(self.candidate) - set(self.categorical)
         if unknown:
             raise ValueError(f"model: candidate features {sorted(unknown)} are not categorical")

@@ -31,6 +31,7 @@ from ranker.data.encode import Encoders
 from ranker.data.loader import read_batch
 from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore, Window
+from ranker.models.build import input_layout
 from ranker.models.ranking_model import RankingModel
 from ranker.score_weights import ScoreWeights, default_score_weights
 from ranker.training.calibration import fit_on_progressive
@@ -49,10 +50,10 @@ from ranker.training.resumption import (
     newest_checkpoint,
     run_key_of,
 )
-from ranker.training.settings import TrainConfig, TrainProgress, uses_gpu
+from ranker.training.settings import TrainConfig, TrainProgress, require_gpus, uses_gpu
 from ranker.training.window_loop import WindowLoop
 
-__all__ = ["TrainConfig", "TrainProgress", "TrainResult", "select_windows", "train"]
+__all__ = ["TrainConfig", "TrainProgress", "TrainResult", "check_run", "select_windows", "train"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,16 @@ class TrainResult:
     steps: int
     seconds: float
     examples_per_s: float
+
+
+def check_run(store: EncodedStore, config: TrainConfig, start_from: ModelBundle | None) -> None:
+    """Refuse what `train` would refuse, before anything is written.
+
+    Raises:
+        DataError: no windows to train on, or a store that does not continue the bundle's.
+        ConfigError: no task counts in the score, features that don't exist, or too few GPUs.
+    """
+    _Run(store=store, config=config, start_from=start_from)
 
 
 def train(
@@ -98,8 +109,7 @@ def train(
         loggers: Lightning's; told the loss and the speed every ``config.log_every_steps``.
 
     Raises:
-        DataError: no windows to train on, or a store that does not continue the bundle's.
-        ConfigError: no task counts in the score.
+        DataError, ConfigError: see `check_run`.
     """
     torch.set_num_threads(config.threads)
     keep_freed_memory()
@@ -154,7 +164,7 @@ def _save(
             model=module.model.eval(),
             schema=store.schema,
             encoders=run.encoders,
-            config=BundleConfig(seed=config.seed, model=config.model),
+            config=run.bundle_config,
             score_weights=run.score_weights,
             calibrators=calibration.calibrators,
             calibration_counts=calibration.counts,
@@ -213,9 +223,16 @@ class _Run:
     score_weights: ScoreWeights = field(init=False)
 
     def __post_init__(self) -> None:
+        require_gpus(self.config)
+        input_layout(self.store.schema, exclude=self.config.model.exclude_features)
         windows = select_windows(self.store, self.config, self.start_from)
         encoders = self.store.encoders.head(windows[-1].vocabulary_sizes)
         if self.start_from is not None:
+            if self.start_from.config != self.bundle_config:
+                raise DataError(
+                    "the config's model or seed differs from the bundle's; to continue a bundle "
+                    "they must be the same"
+                )
             where = str(self.store.folder)
             check_same_features(self.start_from, self.store.schema, encoders, where)
         if self.start_from is None:  # told now, not when hours of training are to be saved
@@ -231,19 +248,18 @@ class _Run:
         """Sizes of the vocabularies before the first window; None if nothing was trained before."""
         return None if self.start_from is None else self.start_from.encoders.sizes
 
+    @property
+    def bundle_config(self) -> BundleConfig:
+        """What the bundle keeps of the config."""
+        return BundleConfig(seed=self.config.seed, model=self.config.model)
+
     def module(self, ranks: Ranks) -> RankingModule:
         """The module at the run's beginning."""
         config, start_from = self.config, self.start_from
-        bundle_config = BundleConfig(seed=config.seed, model=config.model)
-        model = build_bundle_model(bundle_config, self.store.schema, self.encoders)
+        model = build_bundle_model(self.bundle_config, self.store.schema, self.encoders)
         steps = rows = 0
         optimizer: Mapping[str, Tensor] = {}
         if start_from is not None:
-            if start_from.config != bundle_config:
-                raise DataError(
-                    "the config's model or seed differs from the bundle's; to continue a bundle "
-                    "they must be the same"
-                )
             _copy_weights(start_from.model, model)
             optimizer = grow_optimizer_tensors(
                 start_from.optimizer, start_from.model, model, config.optimizer

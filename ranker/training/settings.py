@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import os
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
 
-from ranker.config import Config
+from ranker.config import Config, ConfigError
 from ranker.evaluation.calibration_fit import CalibrationConfig
 from ranker.models.build import ModelConfig
 from ranker.training.gradients import Precision
@@ -57,8 +58,8 @@ class TrainConfig(Config):
     checkpoint_every_s: float = Field(default=60.0, ge=0)
     log_every_steps: int = Field(default=50, ge=1)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    processes: int = Field(default=1, ge=1)
-    threads: int = Field(default=2, ge=1)
+    processes: int = Field(default=1, ge=1, le=1024)
+    threads: int = Field(default=2, ge=1, le=1024)
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     calibration: CalibrationConfig = CalibrationConfig()
@@ -85,3 +86,18 @@ class TrainProgress:
 def uses_gpu(config: TrainConfig) -> bool:
     """True if the run's tensors go to a GPU."""
     return config.accelerator != "cpu" and torch.cuda.is_available()
+
+
+def require_gpus(config: TrainConfig) -> None:
+    """Check that every process has its GPU, if the run is to use any.
+
+    Raises:
+        ConfigError: there are too few.
+    """
+    num_gpus = torch.cuda.device_count() or int(torch.backends.mps.is_available())
+    if (config.accelerator == "gpu" or uses_gpu(config)) and num_gpus < config.processes:
+        raise ConfigError(
+            f"accelerator: {config.accelerator} needs a GPU for each process, {config.processes} "
+            f"in all, and torch {torch.__version__} finds {num_gpus}; --set accelerator=cpu takes "
+            f"the {os.cpu_count()} CPU cores"
+        )

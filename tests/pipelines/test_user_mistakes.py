@@ -421,6 +421,28 @@ def test_pair_features_of_the_log_are_unknown_of_candidates(
     refused(ran, 3, "feature 'affinity' of the pair is read from the log")
 
 
+# Training
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.exclude_features=[user_i]", "which is no feature; did you mean 'user_id'?"),
+        ("model.exclude_features=[nope]", "'nope', which is no feature (user_id, age_group"),
+        ("accelerator=gpu", "accelerator: gpu needs a GPU for each process, 1 in all, and torch"),
+        ("threads=2000", "key 'threads': Input should be less than or equal to 1024"),
+    ],
+)
+def test_bad_training_is_refused_before_anything_is_written(
+    override: str, message: str, chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    words = [*chain.commands["train"][:-1], tmp_path / "run", "--set", override, "--json"]
+    refused(run_ranker("train", *words), 2, message)
+    assert not (tmp_path / "run").exists()
+
+
 # Score weights and arms
 
 
