@@ -17,6 +17,7 @@ from pipelines.arguments import (
 from pipelines.console import Console, ProgressLine
 from ranker.atomic import MANIFEST, OutputError, write_json, write_text
 from ranker.config import ConfigError, dump_yaml, load_config
+from ranker.only_writer import only_writer
 
 if TYPE_CHECKING:
     from ranker.bundle import ModelBundle
@@ -57,20 +58,21 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     def on_progress(progress: TrainProgress) -> None:
         line.update(done=progress.rows_done, total=progress.rows_total, detail=progress.window)
 
-    # a wrong --resume must not touch the run's own config
-    if not arguments.resume or not (output / "config.yaml").exists():
-        write_text(output / "config.yaml", dump_yaml(config))
-    write_json(output / MANIFEST, {"kind": "run", "data": str(arguments.data)})
-    result = train(
-        store,
-        config,
-        output,
-        start_from=start_from,
-        resume=arguments.resume,
-        on_progress=on_progress,
-    )
-    values = {**asdict(result), "bundle": str(result.bundle)}
-    write_json(output / "train.json", values)
+    with only_writer(output, command="train"):
+        # a wrong --resume must not touch the run's own config
+        if not arguments.resume or not (output / "config.yaml").exists():
+            write_text(output / "config.yaml", dump_yaml(config))
+        write_json(output / MANIFEST, {"kind": "run", "data": str(arguments.data)})
+        result = train(
+            store,
+            config,
+            output,
+            start_from=start_from,
+            resume=arguments.resume,
+            on_progress=on_progress,
+        )
+        values = {**asdict(result), "bundle": str(result.bundle)}
+        write_json(output / "train.json", values)
     rows = f"{result.rows_trained:,} rows"
     if result.rows_trained < result.rows:
         rows = f"{result.rows:,} rows, {rows} of them now,"
