@@ -28,12 +28,7 @@ def run_key_of(
     start_from: ModelBundle | None,
 ) -> str:
     """What a checkpoint must share with the run that resumes it."""
-    free = {
-        "loader_workers": 0,
-        "checkpoint_every_s": 0.0,
-        "log_every_steps": 1,
-        "progressive_validation": True,
-    }
+    free = {"loader_workers": 0, "checkpoint_every_s": 0.0, "log_every_steps": 1}
     parts = [
         digest(config.model_copy(update=free)),
         digest(store.schema),

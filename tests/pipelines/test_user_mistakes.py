@@ -443,6 +443,19 @@ def test_bad_training_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_finished_run_is_not_rewritten_under_another_setting(
+    chain: Chain, tmp_path: Path
+) -> None:
+    shutil.copytree(chain.run, tmp_path / "run")
+    before = folder_bytes(tmp_path / "run" / "bundle")
+    words = [*chain.commands["train"][:-1], tmp_path / "run", "--resume", "--json"]
+    ran = run_ranker("train", *words, "--set", "progressive_validation=false")
+    refused(ran, 3, "its checkpoints belong to another config or other data")
+    assert folder_bytes(tmp_path / "run" / "bundle") == before
+    assert run_ranker("train", *words).code == 0
+    assert folder_bytes(tmp_path / "run" / "bundle") == before
+
+
 # Score weights and arms
 
 
