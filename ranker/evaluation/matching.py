@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ranker.data.column_types import is_text
 from ranker.data.parquet import DataError
 from ranker.schema import MS_PER_UNIT
 
@@ -77,13 +78,14 @@ def key_columns(table: pa.Table, types: Mapping[str, pa.DataType], source: str) 
         values = table.column(name)
         if pa.types.is_dictionary(values.type):
             values = values.cast(values.type.value_type)
-        is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
-        if is_text != pa.types.is_string(expected):
+        if is_text(values.type) != pa.types.is_string(expected):
             raise DataError(
                 f"{source}: column {name!r} is {values.type}, but the log's is {expected}; "
                 "write ids in the log's type"
             )
-        columns[name] = values.cast(expected) if is_text else _integers(values, name, source)
+        columns[name] = (
+            values.cast(expected) if is_text(expected) else _integers(values, name, source)
+        )
     return pa.table(columns)
 
 

@@ -114,6 +114,15 @@ def test_bad_value_is_named_and_left_out(
     assert bad.column("_reason")[0].as_py() == f"{column}: {message.split(':', maxsplit=1)[0]}"
 
 
+def test_a_bad_row_may_hold_views(
+    log_columns: MakeColumns, write_log: WriteLog, read_log: ReadLog
+) -> None:
+    columns = log_columns(click=[0, 7, 1, 1, 0, 0, 1])
+    items = pa.array(columns["item_id"]).cast(pa.string_view())
+    _, _, (bad,) = read_log(write_log(columns | {"item_id": items}))
+    assert bad.column("item_id").to_pylist() == ["b"]
+
+
 def test_problems_are_counted_and_rows_once(
     log_columns: MakeColumns, write_log: WriteLog, read_log: ReadLog
 ) -> None:

@@ -45,8 +45,10 @@ def test_ids_come_in_the_logs_types() -> None:
             "user": pa.array([3.0, float("nan"), None, 5.0]),
             "item": pa.array(["x", "y", "x", None]).dictionary_encode(),
             "extra": [1, 2, 3, 4],
+            "view": pa.array(["p", None, "q", "r"], pa.string_view()),
         }
     )
+    assert key_columns(given_table, {"view": pa.string()}, "theirs").schema.types == [pa.string()]
     keys = key_columns(given_table, {"item": pa.string(), "user": pa.int64()}, "theirs")
     assert keys.to_pydict() == {"item": ["x", "y", "x", None], "user": [3, None, None, 5]}
     assert keys.schema.types == [pa.string(), pa.int64()]

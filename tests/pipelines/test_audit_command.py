@@ -179,8 +179,9 @@ def odd_table(kind: str) -> pa.Table:  # noqa: PLR0911
                 "price", pa.array([1, 2, 3] * 202 + [4], pa.decimal128(9, 2))
             )
             table = table.append_column("when", pa.array([3, 4] * 303 + [5], pa.time32("s")))
-            kinds = pa.array(["a", "b"] * 303 + ["c"]).dictionary_encode()
-            return table.append_column("kind", kinds)
+            texts = pa.array(["a", "b"] * 303 + ["c"])
+            table = table.append_column("view", texts.cast(pa.string_view()))
+            return table.append_column("kind", texts.dictionary_encode())
         case _:
             return pa.table(
                 {f"c{i}": np.arange(211) * (i + 1) % 13 for i in range(1_000)}
