@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ranker.bundle import ModelBundle, check_same_features
+from ranker.data.column_types import takeable
 from ranker.data.columns import time_stamps_ms
 from ranker.data.features import FeatureSource
 from ranker.data.intact import open_intact_store
@@ -103,6 +104,8 @@ def _rows_between(log: Path, store: EncodedStore, first_ms: int, last_ms: int) -
     for table in stream_log(log, store.schema, problems=problems, quarantine=lambda _: None):
         times = np.asarray(table.column("time_ms").to_numpy())
         tables.append(table.filter(pa.array((times >= first_ms) & (times <= last_ms))))
+    if not tables:
+        raise DataError(f"{log}: holds no rows; give the log that was prepared")
     rows = pa.concat_tables(tables)
     with tempfile.TemporaryDirectory(prefix="ranker-verify-") as spill:
         ordered = sort_by_time(
@@ -129,7 +132,7 @@ def _as_candidates(log: Path, store: EncodedStore, canonical: pa.Table) -> pa.Ta
         rows = located.rows
         place = wanted.get_indexer(pd.Index(hash_log_rows(rows, store.schema)))
         chosen = np.flatnonzero(place >= 0)
-        raw_rows = pa.Table.from_batches([rows]).take(pa.array(chosen))
+        raw_rows = takeable(rows).take(pa.array(chosen))
         parts.append(_with_time_stamps(raw_rows, store.schema))
         places.append(place[chosen])
     # of exact duplicates the first

@@ -48,6 +48,25 @@ def test_files_may_say_the_time_in_integers_or_as_timestamps(
         assert one["trained_sha256"] == one["served_sha256"]
 
 
+def test_texts_may_be_views(chain: Chain, tmp_path: Path) -> None:
+    log = pq.read_table(chain.raw.log)
+    views = log.column("item_id").cast(pa.string_view())
+    log = log.set_column(log.column_names.index("item_id"), "item_id", views)
+    pq.write_table(log, tmp_path / "log.parquet")
+    words = ["--data", chain.data, "--log", tmp_path / "log.parquet", "--json"]
+    ran = run_ranker("verify", chain.bundle, *words)
+    assert (ran.code, ran.err) == (0, ""), ran.err
+
+
+def test_a_log_without_rows_is_a_sentence(chain: Chain, tmp_path: Path) -> None:
+    pq.write_table(pq.read_table(chain.raw.log).slice(0, 0), tmp_path / "log.parquet")
+    words = ["--data", chain.data, "--log", tmp_path / "log.parquet"]
+    ran = run_ranker("verify", chain.bundle, *words)
+    assert (ran.code, ran.out) == (3, "")
+    assert "log.parquet: holds no rows; give the log that was prepared" in ran.err
+    assert "Traceback" not in ran.err
+
+
 @pytest.fixture
 def source(chain: Chain) -> FeatureSource:
     """To be changed."""
