@@ -175,7 +175,7 @@ def select_fittable(interactions: Interactions, *, as_of_ms: int) -> Interaction
         row = int(late.argmax())
         raise ValueError(
             f"interactions: state newer than its as_of: expected time_ms < {as_of_ms}, got "
-            f"{interactions.time_ms[row]} in row {row} ({int(late.sum())} such rows); "
+            f"{interactions.time_ms[row]} in row {row} (such rows: {int(late.sum()):,}); "
             "cut the interactions at as_of_ms or state a later one"
         )
     return interactions.take((interactions.user_index > 0) & (interactions.item_index > 0))
@@ -193,7 +193,7 @@ def check_requests(requests: Requests, *, as_of_ms: int, num_candidates: int) ->
         row = int(early.argmax())
         raise ValueError(
             f"requests: state newer than the request: expected time_ms >= {as_of_ms}, got "
-            f"{requests.time_ms[row]} in row {row} ({int(early.sum())} such rows); "
+            f"{requests.time_ms[row]} in row {row} (such rows: {int(early.sum()):,}); "
             "fit the generator with an as_of_ms at or before the first request"
         )
 

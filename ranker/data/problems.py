@@ -28,7 +28,7 @@ class RowProblem:
         """Where, what was got, what was expected."""
         return (
             f"{self.place}, column {self.column!r}: {self.reason}: got {self.value}, "
-            f"expected {self.expected} ({self.rows:,} such rows)"
+            f"expected {self.expected} (such rows: {self.rows:,})"
         )
 
 
@@ -78,14 +78,20 @@ class BatchChecker:
     log: ProblemLog
     bad: BoolArray = field(init=False)
     reasons: list[str] = field(init=False)
+    _bad_by_column: dict[str, BoolArray] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.bad = np.zeros(self.located.rows.num_rows, dtype=bool)
         self.reasons = [""] * self.located.rows.num_rows
 
     def reject(self, mask: BoolArray, *, reason: str, column: str, expected: str) -> None:
-        """Mark ``mask``'s rows bad because of ``column``."""
-        rows = np.flatnonzero(mask)
+        """Mark ``mask``'s rows bad because of ``column``.
+
+        A column may be read twice, as a watch time and as a label: its first reason counts.
+        """
+        known = self._bad_by_column.setdefault(column, np.zeros_like(self.bad))
+        rows = np.flatnonzero(mask & ~known)
+        known |= mask
         if len(rows) == 0:
             return
         first = int(rows[0])

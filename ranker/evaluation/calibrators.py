@@ -228,5 +228,5 @@ def _require_probabilities(values: Float64Array, task: str) -> None:
         row = int(bad.argmax())
         raise ValueError(
             f"predictions: task {task!r} must be probabilities in [0, 1], got {values[row]} in row "
-            f"{row} ({int(bad.sum())} such rows)"
+            f"{row} (such rows: {int(bad.sum()):,})"
         )

@@ -124,7 +124,7 @@ def _task_predictions(table: pa.Table, task: TaskSpec, match: Match, source: str
         row = int(match.rows[bad.argmax()])
         raise DataError(
             f"{source}: column {task.name!r} must hold {expected}, got {values[row]} in row {row} "
-            f"({int(bad.sum()):,} such rows; a null counts as NaN)"
+            f"(such rows: {int(bad.sum()):,}; a null counts as NaN)"
         )
     return predictions
 

@@ -227,5 +227,5 @@ def _check_values(values: FloatArray, task: TaskSpec) -> None:
         row = int(bad.argmax())
         raise ValueError(
             f"predictions: task {task.name!r} must be {expected}, got {values[row]} in row {row} "
-            f"({int(bad.sum())} such rows)"
+            f"(such rows: {int(bad.sum()):,})"
         )

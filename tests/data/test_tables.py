@@ -104,7 +104,7 @@ def test_bad_value_is_named_and_left_out(
     sentence = next(s for s in problems.sentences() if f"column {column!r}: {message}" in s)
     # row 4 of rows in groups of three
     assert sentence.startswith(f"{path}: row group 1, row 1, column {column!r}: ")
-    assert sentence.endswith("(1 such rows)")
+    assert sentence.endswith("(such rows: 1)")
     assert problems.bad_rows == 1
     assert table.num_rows == 6
     assert table.column("item").to_pylist() == list("abcdab")
@@ -123,6 +123,18 @@ def test_a_bad_row_may_hold_views(
     assert bad.column("item_id").to_pylist() == ["b"]
 
 
+def test_a_column_read_twice_is_reported_once(
+    log_columns: MakeColumns, write_log: WriteLog, read_log: ReadLog
+) -> None:
+    """The watch time is a label, too."""
+    path = write_log(log_columns(play_ms=[0, -5.0, float("nan"), 3, float("inf"), -4.0, 2]))
+    _, problems, _ = read_log(path)
+    assert problems.counts() == {
+        "play_ms: negative watch time": 2,
+        "play_ms: NaN or infinite": 2,
+    }
+
+
 def test_problems_are_counted_and_rows_once(
     log_columns: MakeColumns, write_log: WriteLog, read_log: ReadLog
 ) -> None:
@@ -136,7 +148,7 @@ def test_problems_are_counted_and_rows_once(
     assert problems.counts() == {"click: out of range": 3, "price: negative": 1, "price: NaN": 1}
     assert problems.bad_rows == 4 and table.num_rows == 3
     first, *rest = problems.sentences()
-    assert f"{path}: row group 0, row 1, column 'click'" in first and "(3 such rows)" in first
+    assert f"{path}: row group 0, row 1, column 'click'" in first and "(such rows: 3)" in first
     assert len(rest) == 2
 
 

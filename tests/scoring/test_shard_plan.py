@@ -155,7 +155,7 @@ def test_keys_that_cannot_be_are_counted_over_all_files(
     with pytest.raises(DataError) as caught:
         make_plan(tmp_path / "c", synthetic_schema, shard_rows=2)
     assert "c0.parquet: row group 0, row 1, column 'request_id': null" in str(caught.value)
-    assert "(3 such rows)" in str(caught.value)
+    assert "(such rows: 3)" in str(caught.value)
 
 
 def test_columns_that_travel(tmp_path: Path, synthetic_schema: Schema) -> None:

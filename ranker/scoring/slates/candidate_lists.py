@@ -125,7 +125,7 @@ def check_columns(request: IntArray, item: npt.NDArray[np.generic], score: Float
     if missing.any():
         raise ValueError(
             f"slate: request {request[missing.argmax()]} has a candidate whose score is NaN "
-            f"({int(missing.sum())} such rows); a candidate without a score can't be ranked"
+            f"(such rows: {int(missing.sum()):,}); a candidate without a score can't be ranked"
         )
     is_text = item.dtype.kind in "OUT" and pd.api.types.infer_dtype(item, skipna=False) in (
         "string",
