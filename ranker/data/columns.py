@@ -36,7 +36,7 @@ def id_column(values: pa.Array, column: str, checker: BatchChecker, *, nullable:
         integers = np.where(usable, numbers, 0).astype(np.int64)
         return pa.array(integers, mask=~usable)
     if values.type == pa.uint64():
-        large = mask(pc.greater(values, pa.scalar(2**63 - 1, pa.uint64())))
+        large = mask(_too_large(values))
         checker.reject(large, reason="too large", column=column, expected="an id below 2**63")
         values = pc.if_else(pa.array(large), pa.scalar(None, pa.uint64()), values)
     return pc.cast(values, pa.int64())
@@ -212,7 +212,22 @@ def _sequence(values: pa.Array, feature: FeatureSpec, checker: BatchChecker) -> 
             f"{checker.located.file}: column {feature.column!r} must hold lists of integers or "
             f"texts, got {values.type}"
         )
+    if element == pa.uint64():
+        values = _without_large(values, feature, checker)
     return pc.cast(values, _list_of(pa.string() if is_text(element) else pa.int64()))
+
+
+def _without_large(values: pa.Array, feature: FeatureSpec, checker: BatchChecker) -> pa.Array:
+    """Lists of numbers that int64 can hold; others are reported, and null."""
+    large = mask(_too_large(values.flatten()))
+    bad = np.zeros(len(values), dtype=np.bool_)
+    bad[pc.list_parent_indices(values).to_numpy()[large]] = True
+    checker.reject(bad, reason="too large", column=feature.column, expected="ids below 2**63")
+    return pc.if_else(pa.array(bad), pa.scalar(None, values.type), values)
+
+
+def _too_large(numbers: pa.Array) -> pa.Array:
+    return pc.fill_null(pc.greater(numbers, pa.scalar(2**63 - 1, pa.uint64())), False)
 
 
 def _list_of(element: pa.DataType) -> pa.DataType:

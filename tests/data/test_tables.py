@@ -135,6 +135,30 @@ def test_a_column_read_twice_is_reported_once(
     }
 
 
+@pytest.mark.parametrize("kind", [pa.list_, pa.large_list])
+def test_lists_of_ids_that_int64_can_not_hold(
+    kind: Callable[[pa.DataType], pa.DataType],
+    log_columns: MakeColumns,
+    write_log: WriteLog,
+    read_log: ReadLog,
+) -> None:
+    lists = [[1], [2], [], [3, 2**63 - 1, None], [4, 2**63], [5], [2**64 - 1]]
+    path = write_log(log_columns(tags=pa.array(lists, kind(pa.uint64()))))
+    table, problems, _ = read_log(path)
+    assert table.column("feature.tags").to_pylist() == [lists[k] for k in (0, 1, 2, 3, 5)]
+    (sentence,) = problems.sentences()
+    assert f"{path}: row group 1, row 1, column 'tags': too large: got [4, {2**63}]" in sentence
+
+
+def test_ids_that_int64_can_not_hold_beside_nulls(
+    log_columns: MakeColumns, write_log: WriteLog, read_log: ReadLog
+) -> None:
+    places = pa.array([1, None, 2**63, 4, None, 6, 7], pa.uint64())
+    table, problems, _ = read_log(write_log(log_columns(place=places)))
+    assert problems.counts() == {"place: too large": 1}
+    assert table.num_rows == 6
+
+
 def test_problems_are_counted_and_rows_once(
     log_columns: MakeColumns, write_log: WriteLog, read_log: ReadLog
 ) -> None:
