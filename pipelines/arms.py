@@ -170,15 +170,11 @@ def _request_items(
 
 def score_column(given: pa.Table, source: str) -> npt.NDArray[np.float64]:
     """The scores, or else the negative ranks; NaN where null."""
-    import pyarrow as pa
-
+    from ranker.data.given_columns import number_column
     from ranker.data.parquet import DataError
 
     present: Sequence[str] = [n for n in ("score", "rank") if n in given.column_names]
     if not present:
         raise DataError(f"{source}: has no column 'score' or 'rank'; it has {given.column_names}")
-    column = given.column(present[0])
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise DataError(f"{source}: column {present[0]!r} must hold numbers, got {column.type}")
-    values: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
+    values = number_column(given, present[0], source)
     return values if present[0] == "score" else -values

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipelines.arms import is_slates, score_column
 from ranker.config import ConfigError
+from ranker.data.given_columns import one_column
 from ranker.data.parquet import DataError, read_table, write_table
 from ranker.experiment.world.items import Catalogue
 from ranker.experiment.world.log import candidate_table
@@ -172,9 +173,7 @@ def read_file_policy(world: World, path: Path) -> CheckedFile:
 
 
 def _ids(given: pa.Table, name: str, path: Path) -> NDArray[np.generic]:
-    if name not in given.column_names:
-        raise DataError(f"{path}: column {name!r} is missing; it has {given.column_names}")
-    column = given.column(name)
+    column = one_column(given, name, str(path))
     if not pa.types.is_integer(column.type) or column.null_count:
         raise DataError(
             f"{path}: column {name!r} must hold whole numbers, none missing, as the world's "

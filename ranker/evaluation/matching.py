@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ranker.data.column_types import is_text
+from ranker.data.given_columns import one_column
 from ranker.data.parquet import DataError
 from ranker.schema import MS_PER_UNIT
 
@@ -69,15 +70,12 @@ def key_columns(table: pa.Table, types: Mapping[str, pa.DataType], source: str) 
     """The id columns named in ``types``, converted to these types (int64 or string).
 
     Raises:
-        DataError: a column is missing, or holds texts where integers are expected or vice versa.
+        DataError: a column is missing or there twice, or holds texts where integers are expected
+            or vice versa.
     """
     columns = {}
     for name, expected in types.items():
-        if name not in table.column_names:
-            raise DataError(f"{source}: column {name!r} is missing; it has {table.column_names}")
-        values = table.column(name)
-        if pa.types.is_dictionary(values.type):
-            values = values.cast(values.type.value_type)
+        values = one_column(table, name, source)
         if is_text(values.type) != pa.types.is_string(expected):
             raise DataError(
                 f"{source}: column {name!r} is {values.type}, but the log's is {expected}; "
@@ -93,11 +91,9 @@ def time_column_ms(table: pa.Table, name: str, unit: str, source: str) -> pa.Chu
     """The time column as UTC milliseconds: numbers are in the schema's ``unit``.
 
     Raises:
-        DataError: it is missing, or neither numbers nor time stamps.
+        DataError: it is missing, there twice, or neither numbers nor time stamps.
     """
-    if name not in table.column_names:
-        raise DataError(f"{source}: column {name!r} is missing; it has {table.column_names}")
-    values = table.column(name)
+    values = one_column(table, name, source)
     if pa.types.is_timestamp(values.type):
         return values.cast(pa.timestamp("ms", values.type.tz), safe=False).cast(pa.int64())
     stamps = _integers(values, name, source)

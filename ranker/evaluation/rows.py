@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from ranker.data.given_columns import number_column
 from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore, Window
 from ranker.evaluation.matching import Match, key_columns, match_rows, time_column_ms
@@ -15,6 +16,7 @@ from ranker.evaluation.metrics import FloatArray, IntArray
 from ranker.schema import MS_PER_UNIT, TaskSpec
 
 TIME_MS = "_time_ms"
+MAX_PREDICTION = 1e100  # sums of squares of more leave the range of float64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +73,9 @@ def match_predictions(
     twice takes its two predictions in the file's order.
 
     Raises:
-        DataError: missing columns, ids or predictions of the wrong type, rows without a
-            prediction or with several different ones, or values that are not finite or
-            (binary) not in [0, 1].
+        DataError: missing or repeated columns, ids or predictions of the wrong type, rows without
+            a prediction or with several different ones, or values that are not finite, beyond
+            `MAX_PREDICTION` or (binary) not in [0, 1].
     """
     log = store.schema.log
     tasks = [task for task in store.schema.tasks if task.name in table.column_names]
@@ -102,11 +104,7 @@ def match_predictions(
 
 
 def _task_predictions(table: pa.Table, task: TaskSpec, match: Match, source: str) -> FloatArray:
-    column = table.column(task.name)
-    number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-    if not number:
-        raise DataError(f"{source}: column {task.name!r} must hold numbers, got {column.type}")
-    values = column.cast(pa.float64()).to_numpy()
+    values = number_column(table, task.name, source)
     differs = values[match.surplus] != values[match.surplus_first]
     if differs.any():
         row = int(match.surplus[differs.argmax()])
@@ -115,8 +113,8 @@ def _task_predictions(table: pa.Table, task: TaskSpec, match: Match, source: str
             f"predictions of rows that were logged once, the first in row {row}; give one each"
         )
     predictions: FloatArray = values[match.rows]
-    bad = ~np.isfinite(predictions)
-    expected = "finite numbers"
+    bad = ~(np.abs(predictions) <= MAX_PREDICTION)
+    expected = f"finite numbers, at most {MAX_PREDICTION:g} in size"
     if task.kind == "binary":
         bad |= (predictions < 0) | (predictions > 1)
         expected = "probabilities in [0, 1]"

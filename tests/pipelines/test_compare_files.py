@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from chain_run import FEW_REPLICATES, TEST_START, Chain, Ran, run_ranker
 
@@ -111,6 +113,10 @@ def with_text_times(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype({"time_s": "str"})
 
 
+def with_absurd_times(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(watch_time_s=frame["watch_time_s"].mask(frame.index == 3, 1e200))
+
+
 def with_fractional_users(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(user_id=frame["user_id"] + 0.5)
 
@@ -119,13 +125,17 @@ def with_fractional_users(frame: pd.DataFrame) -> pd.DataFrame:
     ("change", "message"),
     [
         (without_rows, "3 of 2,784 rows have no prediction, the first is {'user_id': "),
-        (without_a_value, "'like' must hold probabilities in [0, 1], got nan in row 5 (1 such"),
+        (
+            without_a_value,
+            "'like' must hold probabilities in [0, 1], got nan in row 5 (such rows: 1",
+        ),
         (with_text_users, "column 'user_id' is large_string, but the log's is int64"),
         (with_number_items, "column 'item_id' is int64, but the log's is string"),
         (with_contradictions, "'click' has 4 further, different predictions"),
         (with_logits, "'click' must hold probabilities in [0, 1], got "),
         (with_text_predictions, "column 'like' must hold numbers"),
         (with_text_times, "column 'time_s' must hold whole numbers"),
+        (with_absurd_times, "'watch_time_s' must hold finite numbers, at most 1e+100 in size"),
         (with_fractional_users, "column 'user_id' must hold whole numbers"),
         (lambda frame: frame.head(0), "2,784 of 2,784 rows have no prediction"),
         (lambda frame: frame.drop(columns="time_s"), "column 'time_s' is missing"),
@@ -142,6 +152,30 @@ def test_unusable_predictions_are_rejected(
     (line,) = ran.err.splitlines()
     assert line.startswith(f"ranker: {theirs}: ")
     assert message in line
+
+
+@pytest.mark.parametrize("name", ["user_id", "time_s", "click"])
+def test_a_column_twice_is_a_sentence(
+    name: str, chain: Chain, predictions: pd.DataFrame, tmp_path: Path
+) -> None:
+    table = pa.Table.from_pandas(predictions, preserve_index=False)
+    pq.write_table(table.append_column(name, table.column(name)), tmp_path / "theirs.parquet")
+    ran = compare(chain, chain.bundle, tmp_path / "theirs.parquet")
+    assert (ran.code, ran.out) == (3, "")
+    assert f"column {name!r} is there 2 times" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_integers_beyond_float64_are_numbers(
+    chain: Chain, predictions: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Their errors are those of the nearest float64."""
+    for name, values in (("int", 2**60 + 1), ("float", float(2**60))):
+        predictions.assign(watch_time_s=values).to_parquet(tmp_path / f"{name}.parquet")
+    ran = compare(chain, tmp_path / "int.parquet", tmp_path / "float.parquet")
+    assert ran.code == 0, ran.err
+    for comparison in ran.json["comparisons"]:
+        assert comparison["a"] == comparison["b"]
 
 
 def test_only_shared_tasks_are_compared(
