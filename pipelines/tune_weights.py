@@ -203,33 +203,37 @@ def item_order(store: EncodedStore, rows: EvaluationRows) -> IntArray:
 
 
 def read_titles(path: Path, schema: Schema, items: Vocabulary) -> pa.Table:
-    """The log's item column, of the type that ``items`` has, and ``title``.
+    """The log's item column, of the type that ``items`` has, and ``title``, one row an item.
 
     Raises:
-        DataError: a column is missing, titles are no texts, or ids are of another type.
+        DataError: a column is missing or there twice, titles are no texts, ids are of another type
+            than the log's, or an item has two titles.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
+    from ranker.data.column_types import is_text
+    from ranker.data.given_columns import one_column
     from ranker.data.parquet import DataError, read_table
+    from ranker.evaluation.matching import key_columns
 
-    table = read_table(path)
-    for name in (schema.log.item, "title"):
-        if name not in table.column_names:
-            raise DataError(
-                f"--titles {path}: needs the columns {schema.log.item!r} and 'title', got "
-                f"{table.column_names}"
-            )
-    ids = table.column(schema.log.item).type
-    are_texts = items.ids.dtype == object
-    if pa.types.is_integer(ids) == are_texts:
+    source, item, table = f"--titles {path}", schema.log.item, read_table(path)
+    logged = pa.string() if items.ids.dtype == object else pa.int64()
+    ids = key_columns(table, {item: logged}, source).column(item)
+    titles = one_column(table, "title", source)
+    if not is_text(titles.type):
+        raise DataError(f"{source}: column 'title' must hold texts, got {titles.type}")
+    given = pa.table({item: ids, "title": titles.cast(pa.string())}).drop_null()
+    distinct = given.group_by([item, "title"]).aggregate([]).select([item, "title"])
+    numbers = distinct.group_by(item).aggregate([("title", "count")])
+    several = numbers.filter(pc.greater(numbers.column("title_count"), 1))
+    if several.num_rows:
+        first = several.slice(0, 1).to_pylist()[0]
         raise DataError(
-            f"--titles {path}: column {schema.log.item!r} is {ids}, and "
-            f"{'text' if are_texts else 'an integer'} in the log; write it in one type"
+            f"{source}: item {first[item]!r} has {first['title_count']} different titles (such "
+            f"items: {several.num_rows:,}); give it one"
         )
-    title = table.column("title")
-    if not (pa.types.is_string(title.type) or pa.types.is_large_string(title.type)):
-        raise DataError(f"--titles {path}: column 'title' must hold texts, got {title.type}")
-    return table.select([schema.log.item, "title"])
+    return distinct
 
 
 def write(

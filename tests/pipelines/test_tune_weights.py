@@ -1,6 +1,7 @@
 """`ranker tune-weights` on the synthetic log, which has requests, a survey and dismissals."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import yaml
 from chain_run import Ran, run_ranker
 
 from pipelines.cli import COMMANDS
-from pipelines.tune_weights import item_order
+from pipelines.tune_weights import item_order, read_titles
 from ranker.bundle import load_bundle
 from ranker.config import load_config
+from ranker.data.parquet import DataError
 from ranker.data.store import EncodedStore
 from ranker.evaluation.rows import EvaluationRows, read_rows
 from ranker.score_weights import ScoreWeights, check_score_weights
@@ -147,7 +149,7 @@ def test_titles_are_shown_and_harmless(
         (["--from", "2024-03-12"], 3, "evaluating from 2024-03-12 would flatter it"),
         (["--maximize", "clicks"], 2, "maximize: 'clicks' is not one of"),
         (["--set", "num_candidates=0"], 2, "key 'num_candidates'"),
-        (["--titles", "{titles}"], 3, "needs the columns 'item_id' and 'title'"),
+        (["--titles", "{titles}"], 3, "column 'item_id' is missing"),
     ],
 )
 def test_mistakes_are_explained(
@@ -228,4 +230,43 @@ def test_titles_have_the_logs_kind_of_ids(
     titles = tmp_path / "titles.parquet"
     pq.write_table(pa.table({"item_id": other, "title": ["one", "two"]}), titles)
     ran = tune(prepared_synthetic, trained_synthetic, tmp_path / "out", "--titles", titles)
-    assert (ran.code, "write it in one type" in ran.err) == (3, True), ran.err
+    assert (ran.code, "write ids in the log's type" in ran.err) == (3, True), ran.err
+
+
+TITLES = pa.array(["one", "two", "three", None])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"item_id": pa.array([1.0, 2.0, 3.0, 4.0])}, "'item_id' is double, but the log's is str"),
+        ({"item_id": pa.array([["a"], ["b"], ["c"], []])}, "'item_id' is list<element: string>"),
+        ({"item_id": pa.nulls(4)}, "'item_id' is null, but the log's is string"),
+        ({"item_id": pa.array(list("abba"))}, "item 'b' has 2 different titles (such items: 1)"),
+        ({"title": pa.array([1, 2, 3, 4])}, "'title' must hold texts, got int64"),
+    ],
+)
+def test_odd_titles_are_explained(
+    columns: dict[str, pa.Array], message: str, prepared_synthetic: Path, tmp_path: Path
+) -> None:
+    store = EncodedStore(prepared_synthetic)
+    table = pa.table({"item_id": pa.array(list("abcd")), "title": TITLES} | columns)
+    pq.write_table(table, tmp_path / "titles.parquet")
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_titles(tmp_path / "titles.parquet", store.schema, store.encoders.vocabularies["item"])
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), None])
+def test_titles_in_any_kind_of_text(
+    kind: pa.DataType | None, prepared_synthetic: Path, tmp_path: Path
+) -> None:
+    store = EncodedStore(prepared_synthetic)
+    columns = {"item_id": pa.array(["a", "b", "c", "a"]), "title": pa.array(["x", "y", None, "x"])}
+    table = pa.table(
+        {n: c.dictionary_encode() if kind is None else c.cast(kind) for n, c in columns.items()}
+    )
+    pq.write_table(table, tmp_path / "titles.parquet")
+    read = read_titles(
+        tmp_path / "titles.parquet", store.schema, store.encoders.vocabularies["item"]
+    )
+    assert read.to_pydict() == {"item_id": ["a", "b"], "title": ["x", "y"]}
