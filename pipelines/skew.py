@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 
 from ranker.bundle import ModelBundle, check_same_features
-from ranker.data.column_types import takeable
 from ranker.data.columns import time_stamps_ms
 from ranker.data.features import FeatureSource
 from ranker.data.intact import open_intact_store
@@ -132,7 +131,7 @@ def _as_candidates(log: Path, store: EncodedStore, canonical: pa.Table) -> pa.Ta
         rows = located.rows
         place = wanted.get_indexer(pd.Index(hash_log_rows(rows, store.schema)))
         chosen = np.flatnonzero(place >= 0)
-        raw_rows = takeable(rows).take(pa.array(chosen))
+        raw_rows = pa.Table.from_batches([rows]).take(pa.array(chosen))
         parts.append(_with_time_stamps(raw_rows, store.schema))
         places.append(place[chosen])
     # of exact duplicates the first

@@ -129,12 +129,6 @@ def without_views(got: pa.DataType) -> pa.DataType:
     return got
 
 
-def takeable(rows: pa.RecordBatch) -> pa.Table:
-    """The same rows in types that Arrow can take rows of."""
-    fields = [field.with_type(without_views(field.type)) for field in rows.schema]
-    return pa.Table.from_batches([rows]).cast(pa.schema(fields))
-
-
 def is_text(got: pa.DataType) -> bool:
     """Text of any width, also as a dictionary."""
     if pa.types.is_dictionary(got):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from ranker.data.column_types import takeable
 from ranker.data.parquet import LocatedBatch
 
 BoolArray = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -119,7 +118,7 @@ class BatchChecker:
     def quarantined(self) -> pa.Table:
         """The bad rows as they came, with their origin and the first reason."""
         rows = np.flatnonzero(self.bad)
-        table = takeable(self.located.rows).take(pa.array(rows))
+        table = pa.Table.from_batches([self.located.rows]).take(pa.array(rows))
         origin = {
             "_file": pa.array([str(self.located.file)] * len(rows), pa.string()),
             "_row_group": pa.array([self.located.row_group] * len(rows), pa.int64()),

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ranker.config import ConfigError
-from ranker.data.column_types import without_views
 from ranker.data.parquet import DataError, LocatedBatch, open_file, stream_row_group
 from ranker.data.problems import ProblemLog
 from ranker.data.tables import candidate_columns, convert_candidates
@@ -209,14 +208,10 @@ def _assemble(
 
 
 def _plain(rows: pa.RecordBatch, names: Sequence[str]) -> pa.Table:
-    """The named columns, in types whose rows can be taken.
-
-    Dictionaries differ from batch to batch, so they would show in a part.
-    """
+    """The named columns; dictionaries differ from batch to batch, so they would show in a part."""
     columns = {}
     for name in names:
         values = rows.column(name)
-        if pa.types.is_dictionary(values.type):
-            values = values.dictionary_decode()
-        columns[name] = values.cast(without_views(values.type))
+        is_dictionary = pa.types.is_dictionary(values.type)
+        columns[name] = values.dictionary_decode() if is_dictionary else values
     return pa.table(columns)
