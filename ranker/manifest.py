@@ -15,12 +15,19 @@ OWN_DIGEST = "sha256"
 
 def write_manifest(folder: Path, content: Mapping[str, object]) -> None:
     """Write ``content``, which names the ``files`` it vouches for, and a digest of itself."""
-    write_json(folder / MANIFEST, {**content, OWN_DIGEST: _digest_of(content)})
+    write_json(folder / MANIFEST, {**content, OWN_DIGEST: digest_of(content)})
+
+
+def digest_of(manifest: Mapping[str, object]) -> str:
+    """Hex sha256 of all it says but its own digest."""
+    content = {name: value for name, value in manifest.items() if name != OWN_DIGEST}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_intact(manifest: Mapping[str, Any]) -> bool:
     """False if a manifest says other than what was written; older ones have no digest to tell."""
-    return manifest.get(OWN_DIGEST) in (None, _digest_of(manifest))
+    return manifest.get(OWN_DIGEST) in (None, digest_of(manifest))
 
 
 def folder_digests(folder: Path) -> dict[str, str]:
@@ -52,9 +59,3 @@ def find_changed(folder: Path, digests: Mapping[str, str]) -> list[str]:
         elif sha256_of(file) != expected:
             problems.append(f"{name}: its sha256 differs from the manifest's: changed or damaged")
     return problems
-
-
-def _digest_of(manifest: Mapping[str, object]) -> str:
-    content = {name: value for name, value in manifest.items() if name != OWN_DIGEST}
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()

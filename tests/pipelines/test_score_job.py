@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -505,7 +506,28 @@ def test_long_slates_need_no_memory_of_their_length(chain: Chain, tmp_path: Path
     assert score(chain, tmp_path / "slates", *words).code == 0
 
 
+def merge_the_first_shards(job: dict[str, Any]) -> None:
+    """A plan that covers all rows, but not as the parts were cut."""
+    (start, _, first), (_, stop, second), *rest = job["plan"]["shards"]
+    job["plan"]["shards"] = [[start, stop, first + second], *rest]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda job: [job.pop(name) for name in list(job) if name != "format"],
+        lambda job: job.pop("sha256"),
+        lambda job: job.update(format=2),
+        lambda job: job.update(plan=7),
+        lambda job: job.update(bundle=float("nan")),
+        lambda job: job["plan"].update(shards=[]),
+        lambda job: job["plan"]["files"][0].update(rows_by_row_group="many"),
+        lambda job: job["config"].update(threads="two"),
+        merge_the_first_shards,
+    ],
+)
 def test_a_damaged_job_file_does_not_resume(
+    change: Callable[[dict[str, Any]], object],
     chain: Chain,
     tmp_path: Path,
     fails_at: Callable[[int, BaseException], None],
@@ -513,8 +535,27 @@ def test_a_damaged_job_file_does_not_resume(
 ) -> None:
     output = tmp_path / "slates.parquet"
     partial = interrupted(chain, output, fails_at, monkeypatch)
-    (partial / ".job.json").write_text('{"format": 1}')
-    refused(score(chain, output, "--resume"), 3, "or is damaged")
+    job = json.loads((partial / ".job.json").read_text())
+    change(job)
+    (partial / ".job.json").write_text(json.dumps(job))
+    refused(score(chain, output, "--resume"), 3, "or is damaged; to score anew, leave out --resume")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"format": 1, "bun', b"[1, 2]", b"\xff\xfe{}"])
+def test_a_job_file_that_is_none_begins_anew(
+    content: bytes,
+    chain: Chain,
+    whole: Path,
+    tmp_path: Path,
+    fails_at: Callable[[int, BaseException], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "slates.parquet"
+    partial = interrupted(chain, output, fails_at, monkeypatch)
+    (partial / ".job.json").write_bytes(content)
+    ran = score(chain, output, "--resume")
+    assert "3 parts of an unfinished job were discarded" in ran.err
+    assert digests(output) == digests(whole)
 
 
 def test_what_freshness_hides_is_said(chain: Chain, tmp_path: Path) -> None:

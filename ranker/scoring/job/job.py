@@ -21,6 +21,7 @@ from ranker.data.features import FeatureSource
 from ranker.data.parquet import DataError, open_file
 from ranker.data.state import state_digest
 from ranker.data.tables import check_candidate_files
+from ranker.manifest import OWN_DIGEST, digest_of
 from ranker.score_weights import ScoreWeights
 from ranker.scoring.job.partial_folder import (
     KIND,
@@ -226,21 +227,16 @@ def _continue(
         DataError: its inputs or settings were others; says which.
     """
     again = f"to score anew, leave out --resume (this discards {partial.path})"
-    try:
-        known = begun["format"] == FORMAT
-        plan = ShardPlan.from_json(begun["plan"])
-        measured = {name: begun["config"][name] for name in ("threads", "runtime")}
-    except (KeyError, TypeError, ValueError):
-        known = False
-    if not known:
+    if begun.get("format") != FORMAT or begun.get(OWN_DIGEST) != digest_of(begun):
         raise DataError(
             f"{partial.path}: was begun by another version of ranker, or is damaged; {again}"
         )
+    plan = ShardPlan.from_json(begun["plan"])
     config = inputs.config
     if config.threads == 0:
-        config = config.model_copy(update={"threads": measured["threads"]})
+        config = config.model_copy(update={"threads": begun["config"]["threads"]})
     if config.runtime == "auto":
-        config = config.model_copy(update={"runtime": measured["runtime"]})
+        config = config.model_copy(update={"runtime": begun["config"]["runtime"]})
     now_files = input_files(inputs.candidates)
     changes = [f"candidates: {phrase}" for phrase in describe_changes(plan.files, now_files)]
     travelling = travelling_columns(
@@ -298,8 +294,8 @@ def _job(
 
 
 def _record(inputs: JobInputs, job: ScoreJob) -> dict[str, Any]:
-    """All that the bytes of the output depend on."""
-    return {
+    """All that the bytes of the output depend on, and a digest of it."""
+    record = {
         "format": FORMAT,
         "bundle": sha256_of(inputs.bundle / MANIFEST),
         "state": state_digest(inputs.state),
@@ -308,6 +304,7 @@ def _record(inputs: JobInputs, job: ScoreJob) -> dict[str, Any]:
         "columns": list(job.travelling),
         "plan": job.plan.to_json(),
     }
+    return {**record, OWN_DIGEST: digest_of(record)}
 
 
 def _manifest(
