@@ -44,9 +44,9 @@ def check_candidate_lists(candidates: pa.Table, schema: Schema, source: str) -> 
     if repeated.any():
         first = frame.loc[repeated].iloc[0]
         raise DataError(
-            f"{source}: {int(repeated.sum()):,} rows repeat an item of their request's list, the "
-            f"first in row {int(repeated.argmax())} (user {first['user']!r}, item "
-            f"{first['item']!r}); drop duplicates"
+            f"{source}: {int(repeated.sum()):,} of {len(frame):,} rows repeat an item of their "
+            f"request's list, the first in row {int(repeated.argmax())} (user {first['user']!r}, "
+            f"item {first['item']!r}); drop duplicates"
         )
     users = frame[["request", "user"]].drop_duplicates()
     shared = users.duplicated("request").to_numpy()
@@ -54,8 +54,8 @@ def check_candidate_lists(candidates: pa.Table, schema: Schema, source: str) -> 
         codes = users.loc[shared, "request"].unique()
         both = users.loc[users["request"] == codes[0], "user"].tolist()
         raise DataError(
-            f"{source}: {len(codes):,} requests have candidates of several users, the first of "
-            f"{both[:2]}; request ids must not be used twice"
+            f"{source}: {len(codes):,} of {frame['request'].nunique():,} requests have candidates "
+            f"of several users, the first of {both[:2]}; request ids must not be used twice"
         )
 
 

@@ -190,7 +190,8 @@ def _judge_rows(
         validation.rejections.append(f"{log}: no usable rows among {survey.rows_read:,} read")
     if survey.exact_duplicates:
         validation.warnings.append(
-            f"{log}: {survey.exact_duplicates:,} rows repeat another exactly; prepare drops them"
+            f"{log}: {survey.exact_duplicates:,} of {survey.rows_read:,} rows repeat another "
+            "exactly; prepare drops them"
         )
 
 

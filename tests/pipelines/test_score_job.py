@@ -300,7 +300,7 @@ def test_a_bad_row_is_named_and_ends_the_job(chain: Chain, tmp_path: Path) -> No
     frame.loc[5_004, "item_id"] = frame.loc[5_003, "item_id"]
     frame.loc[5_004, "request_id"] = frame.loc[5_003, "request_id"]
     pq.write_table(_table(frame), mine, row_group_size=1_000)
-    refused(score(chain, output, candidates=mine), 3, "row group 5, row 4, column 'item_id': 1 row")
+    refused(score(chain, output, candidates=mine), 3, "row group 5, row 4, column 'item_id': 1 of ")
 
 
 def _table(frame: pd.DataFrame) -> pa.Table:

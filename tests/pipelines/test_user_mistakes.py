@@ -303,14 +303,14 @@ def with_null_times(frame: pd.DataFrame) -> pd.DataFrame:
             "one type",
         ),
         (lambda f: f.assign(item_id=None), "column 'item_id' must be an integer, boolean or text"),
-        (lambda f: pd.concat([f.head(3), f]), "3 rows repeat an item of their request's list"),
+        (lambda f: pd.concat([f.head(3), f]), " rows repeat an item of their request's list"),
         (
             lambda f: f.assign(request_id=f["request_id"].iloc[0], item_id=f["item_id"] + "x"),
             "rows repeat an item",
         ),
         (
             lambda f: f.drop_duplicates("item_id").assign(request_id="r"),
-            "1 requests have candidates of several users",
+            ": 1 of 1 requests have candidates of several users",
         ),
     ],
 )

@@ -192,8 +192,8 @@ def file_policy(
     if len(twice):
         request, item = divmod(int(keys[twice[0]]), num_items)
         raise ValueError(
-            f"policy {name!r}: {len(twice)} rows repeat an item of a request, first item {item} of "
-            f"request {request}; drop duplicates"
+            f"policy {name!r}: {len(twice):,} of {len(keys):,} rows repeat an item of a request, "
+            f"first item {item} of request {request}; drop duplicates"
         )
     return FilePolicy(
         name=name, keys=keys, values=scores[order].astype(np.float64), num_items=num_items

@@ -44,8 +44,9 @@ def _check_users(shard: ShardRows, requests: IntArray, schema: Schema) -> None:
         both = shard.canonical.column("user").slice(first - 1, 2).to_pylist()
         num_requests = len(np.unique(requests[within]))
         raise DataError(
-            f"{shard.place(first)}, column {schema.log.user!r}: {num_requests:,} requests have "
-            f"candidates of several users, the first of {both}; request ids must not be used twice"
+            f"{shard.place(first)}, column {schema.log.user!r}: {num_requests:,} of "
+            f"{int(requests[-1]) + 1:,} requests have candidates of several users, the first of "
+            f"{both}; request ids must not be used twice"
         )
 
 
@@ -58,9 +59,9 @@ def _check_items(shard: ShardRows, requests: IntArray, schema: Schema) -> None:
         first = int(again.min())
         row = {name: shard.canonical.column(name)[first].as_py() for name in ("user", "item")}
         raise DataError(
-            f"{shard.place(first)}, column {schema.log.item!r}: {len(again):,} rows repeat an item "
-            f"of their request's list, the first here (user {row['user']!r}, item "
-            f"{row['item']!r}); drop duplicates"
+            f"{shard.place(first)}, column {schema.log.item!r}: {len(again):,} of "
+            f"{len(pair):,} rows repeat an item of their request's list, the first here (user "
+            f"{row['user']!r}, item {row['item']!r}); drop duplicates"
         )
 
 
