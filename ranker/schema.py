@@ -30,7 +30,7 @@ EVERY_IMPRESSION = "every_impression"
 MS_PER_UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 # Only ratios of weights count. Larger ones make sums overflow; to the power of smaller ones,
 # numbers that differ as float32 predictions do are equal.
-MIN_WEIGHT, MAX_WEIGHT = 1e-9, 1e9
+MIN_WEIGHT, MAX_WEIGHT = 1e-8, 1e8
 
 
 def _require_weight(weight: float) -> float:

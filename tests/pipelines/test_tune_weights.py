@@ -145,7 +145,7 @@ def test_titles_are_shown_and_harmless(
         (["--before", "2024-03-15"], 3, "no satisfaction task has labels enough"),
         (["--set", "importance={likes: 1}"], 2, "importance: ['likes'] are no tasks of the schema"),
         (["--set", "importance={like: 0, rating: 0, dismissed: 0}"], 2, "count as satisfaction"),
-        (["--set", "importance={like: 1.0e+308}"], 2, "a weight is 0 or between 1e-09 and 1e+09"),
+        (["--set", "importance={like: 1.0e+308}"], 2, "a weight is 0 or between 1e-08 and 1e+08"),
         (["--from", "2024-03-12"], 3, "evaluating from 2024-03-12 would flatter it"),
         (["--maximize", "clicks"], 2, "maximize: 'clicks' is not one of"),
         (["--set", "num_candidates=0"], 2, "key 'num_candidates'"),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 
 from ranker.config import ConfigError, digest, parse_config
-from ranker.schema import TaskSpec
+from ranker.schema import MIN_WEIGHT, TaskSpec
 from ranker.score_weights import ScoreWeights, check_score_weights, default_score_weights
 from ranker.scoring.combine import (
     PROBABILITY_FLOOR,
@@ -230,6 +230,18 @@ def test_weights_that_leave_float64_are_refused_rather_than_tied() -> None:
         weighted_product(predictions, {"watch_time_s": 200.0}, TASKS)
     low, high = weighted_product(predictions, {"click": 40.0}, TASKS)
     assert 0 < low < high
+
+
+def test_the_smallest_weight_tells_neighbours_of_float32_apart() -> None:
+    p = np.random.default_rng(5).random(211, dtype=np.float32)
+    seconds = 1_000 * p
+    for name, values in (("click", p), ("watch_time_s", seconds)):
+        above = np.nextafter(values, np.float32(np.inf))
+        low, high = (
+            weighted_product({name: v}, {name: MIN_WEIGHT}, TASKS) for v in (values, above)
+        )
+        far = values > 0.1  # below, 1 + seconds and p + ε round
+        assert (low < high)[far].all()
 
 
 def test_score_weights_default_to_the_schema() -> None:

@@ -325,7 +325,7 @@ def test_bad_temperature_logits_and_caps_are_named() -> None:
         make(candidates, [-np.inf, 2.0], size=2, exploration={**cold, "temperature": 1})
     with pytest.raises(ValueError, match=r"caps \['author'\], whose codes the candidates lack"):
         make(candidates, [1.0, 2.0], size=2, max_per={"author": 1})
-    with pytest.raises(ValueError, match="NaN .such rows: 1"):
+    with pytest.raises(ValueError, match=r"NaN \(such rows: 1"):
         make(candidates, [1.0, np.nan], size=2)
 
 

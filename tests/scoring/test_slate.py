@@ -39,7 +39,7 @@ def test_no_and_one_candidate() -> None:
 
 def test_bad_input_is_named() -> None:
     request, item = np.array([3, 8, 8]), np.array([1, 1, 2])
-    with pytest.raises(ValueError, match="request 8 .* NaN .such rows: 1"):
+    with pytest.raises(ValueError, match=r"request 8 .* NaN \(such rows: 1"):
         top_k(request, item, np.array([0.1, 0.2, np.nan]), k=2)
     with pytest.raises(ValueError, match="equal lengths, got 3, 3, 2"):
         top_k(request, item, np.zeros(2), k=2)

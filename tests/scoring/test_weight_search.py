@@ -57,9 +57,9 @@ def test_four_digits_are_kept() -> None:
 
 
 def test_no_weight_is_drawn_that_a_file_may_not_hold() -> None:
-    tiny = SearchSpace(today=TODAY * 1e-8, free=FREE, spread=1e6)
+    tiny = SearchSpace(today=TODAY * 1e-7, free=FREE, spread=1e6)
     drawn = draw_around(tiny, num_candidates=211, rng=np.random.default_rng(7))
-    assert any(1e-9 in vector for vector in drawn)
+    assert any(1e-8 in vector for vector in drawn)
     for vector in drawn.tolist():
         ScoreWeights(weights=dict(zip("abcde", vector, strict=True)))
 
