@@ -21,6 +21,7 @@ from ranker.only_writer import only_writer
 
 if TYPE_CHECKING:
     from ranker.bundle import ModelBundle
+    from ranker.training.fit import TrainResult
     from ranker.training.settings import TrainConfig
 
 
@@ -73,16 +74,20 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         )
         values = {**asdict(result), "bundle": str(result.bundle)}
         write_json(output / "train.json", values)
+    console.result(describe(result), values)
+    return 0
+
+
+def describe(result: TrainResult) -> str:
+    """What was trained on, and how fast."""
     rows = f"{result.rows_trained:,} rows"
     if result.rows_trained < result.rows:
         rows = f"{result.rows:,} rows, {rows} of them now,"
-    console.result(
+    return (
         f"{result.bundle}: trained on {rows} of {len(result.windows)} windows "
         f"({result.windows[0]} .. {result.windows[-1]}) in {result.seconds:.1f} s "
-        f"({result.examples_per_s:,.0f} rows/s)",
-        values,
+        f"({result.examples_per_s:,.0f} rows/s)"
     )
-    return 0
 
 
 def read_config(arguments: argparse.Namespace, start_from: ModelBundle | None) -> TrainConfig:
