@@ -44,6 +44,12 @@ COMMANDS = {
     "report": "draw the report of a run folder",
     "kuairand": "train and evaluate on the full 14 days of KuaiRand-Pure",
 }
+SMALLER_PIECES = {
+    "prepare": "--set chunk_rows=...",
+    "train": "--set micro_batch_rows=..., batch_rows=...",
+    "score": "--set shard_rows=...",
+    "simulate": "--set chunk_rows=...",
+}
 MEANING_BY_EXIT_CODE = {
     0: "done",
     EXIT_BUG: "a bug",
@@ -125,18 +131,21 @@ def _run(name: str, words: list[str]) -> int:
         console.error(f"interrupted; to go on: {_again(parser, name, words)}")
         return EXIT_INTERRUPTED
     except Exception as error:
-        return _explain(error, console, again=_again(parser, name, words))
+        return _explain(error, console, name=name, again=_again(parser, name, words))
 
 
-def _explain(error: Exception, console: Console, *, again: str) -> int:
+def _explain(error: Exception, console: Console, *, name: str, again: str) -> int:
     """Print a user's mistake in a sentence, a bug with its traceback."""
     if isinstance(error, ConfigError):
         console.error(str(error))
         return EXIT_USAGE
-    # torch has no class of its own for it
-    is_torch_out_of_memory = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    # torch has a class of its own for GPUs alone
+    is_torch_out_of_memory = isinstance(error, RuntimeError) and (
+        "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
+    )
     if isinstance(error, MemoryError) or is_torch_out_of_memory:
-        console.error("out of memory; take smaller pieces (--set chunk_rows=..., shard_rows=...)")
+        advice = f"take smaller pieces ({SMALLER_PIECES[name]})" if name in SMALLER_PIECES else ""
+        console.error(f"out of memory; {advice or 'free some, or take fewer rows'}")
         return EXIT_RESOURCE
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         hint = f"; to go on: {again}" if again.endswith(" --resume") else ""

@@ -60,10 +60,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         line.update(done=progress.rows_done, total=progress.rows_total, detail=progress.window)
 
     with only_writer(output, command="train"):
-        # a wrong --resume must not touch the run's own config
+        # a wrong --resume must not touch what the run says of itself
         if not arguments.resume or not (output / "config.yaml").exists():
             write_text(output / "config.yaml", dump_yaml(config))
-        write_json(output / MANIFEST, {"kind": "run", "data": str(arguments.data)})
+        if not arguments.resume or not (output / MANIFEST).exists():
+            write_json(output / MANIFEST, {"kind": "run", "data": str(arguments.data)})
         result = train(
             store,
             config,

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ranker.data.column_types import without_views
-from ranker.data.parquet import DataError, find_files, open_file, stream
+from ranker.data.parquet import DataError, find_files, open_file, stream, without_views
 from ranker.data.row_hash import hash_rows
 
 MAX_CELLS = 40_000_000  # rows × columns held at once: a wide log is sampled more thinly
@@ -120,8 +119,7 @@ def _merged_schema(path: Path) -> tuple[pa.Schema, dict[str, int]]:
             "write them with one type"
         ) from None
     lacking = {name: sum(name not in s.names for s in schemas) for name in merged.names}
-    plain = pa.schema([pa.field(field.name, without_views(field.type)) for field in merged])
-    return plain, {name: number for name, number in lacking.items() if number}
+    return without_views(merged), {name: number for name, number in lacking.items() if number}
 
 
 def _reject_other_formats(path: Path) -> None:

@@ -115,20 +115,6 @@ def _element(got: pa.DataType) -> pa.DataType:
     return got.value_type if pa.types.is_list(got) or pa.types.is_large_list(got) else got
 
 
-def without_views(got: pa.DataType) -> pa.DataType:
-    """The same texts and bytes laid out one after another: Arrow can't take rows of views."""
-    if pa.types.is_string_view(got):
-        return pa.string()
-    if pa.types.is_binary_view(got):
-        return pa.binary()
-    is_large = pa.types.is_large_list(got)
-    if is_large or pa.types.is_list(got):
-        element = without_views(got.value_type)
-        if element != got.value_type:
-            return pa.large_list(element) if is_large else pa.list_(element)
-    return got
-
-
 def is_text(got: pa.DataType) -> bool:
     """Text of any width, also as a dictionary."""
     if pa.types.is_dictionary(got):

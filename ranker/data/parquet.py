@@ -96,7 +96,7 @@ def open_file(file: Path) -> pq.ParquetFile:
         if tail != b"PAR1":
             raise DataError(f"{file}: is truncated (it does not end with PAR1); copy it again")
         return pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # of a damaged column's name
         raise DataError(f"{file}: can't be opened as Parquet: {_first_line(error)}") from None
 
 
@@ -129,7 +129,7 @@ def stream_row_group(
             ) from None
         if rows is None:
             return
-        if rows.schema != (plain := _without_views(rows.schema)):
+        if rows.schema != (plain := without_views(rows.schema)):
             rows = rows.cast(plain)
         yield LocatedBatch(file=file, row_group=row_group, first_row=first_row, rows=rows)
         first_row += rows.num_rows
@@ -137,7 +137,7 @@ def stream_row_group(
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a small table whole (`stream`'s errors)."""
-    schema = _without_views(open_file(find_files(path)[0]).schema_arrow)
+    schema = without_views(open_file(find_files(path)[0]).schema_arrow)
     if columns is not None:
         missing = [name for name in columns if name not in schema.names]
         if missing:
@@ -163,7 +163,8 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(whole, temporary, compression="zstd", write_page_checksum=True)
 
 
-def _without_views(schema: pa.Schema) -> pa.Schema:
+def without_views(schema: pa.Schema) -> pa.Schema:
+    """The same columns with texts and bytes laid out one after another."""
     return pa.schema([field.with_type(_without_view(field.type)) for field in schema])
 
 

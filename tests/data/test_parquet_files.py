@@ -212,3 +212,11 @@ def test_equal_tables_give_equal_bytes(tmp_path: Path, table: pa.Table) -> None:
     write_table(tmp_path / "b.parquet", pieces)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     assert read_table(tmp_path / "a.parquet").equals(table)
+
+
+def test_a_column_name_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table({"abcdefg": [1, 2, 3]}), path)
+    path.write_bytes(path.read_bytes().replace(b"abcdefg", b"\xffbcdefg"))
+    with pytest.raises(DataError, match=r"log\.parquet: can't be opened as Parquet: 'utf-8' codec"):
+        read_table(path)

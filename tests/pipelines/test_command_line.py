@@ -6,6 +6,7 @@ import datetime
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 
 from pipelines import exit_codes, verify
 from pipelines.arguments import local_date, non_negative, positive
-from pipelines.cli import COMMANDS, MEANING_BY_EXIT_CODE
+from pipelines.cli import COMMANDS, MEANING_BY_EXIT_CODE, SMALLER_PIECES
 
 ROOT = Path(__file__).resolve().parents[2]
 HELP_OF_ALL = """
@@ -164,7 +165,7 @@ def test_config_mistakes_name_file_and_key(tmp_path: Path) -> None:
     ("error", "code", "message"),
     [
         (KeyboardInterrupt(), 130, "interrupted; to go on: ranker verify 'a bundle'"),
-        (MemoryError(), 5, "out of memory"),
+        (MemoryError(), 5, "out of memory; free some, or take fewer rows"),
         (RuntimeError("[enforce fail] can't allocate memory: 9 bytes"), 5, "out of memory"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 5, "the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "x: Permission denied"),
@@ -258,3 +259,18 @@ def test_whole_numbers(kind: object, good: str, bad: str) -> None:
     assert kind(good) == int(good)
     with pytest.raises(ArgumentTypeError):
         kind(bad)
+
+
+@pytest.mark.parametrize("command", SMALLER_PIECES)
+def test_advice_names_settings_that_the_command_has(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise MemoryError
+
+    config = run_ranker(command, "--print-config").out
+    monkeypatch.setattr(f"pipelines.{command}.run", fail)
+    told = run_ranker(command, "--print-config").err
+    settings = re.findall(r"(\w+)=\.\.\.", told)
+    assert settings
+    assert all(f"{name}:" in config for name in settings)

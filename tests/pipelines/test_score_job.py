@@ -177,6 +177,27 @@ def test_damaged_and_half_written_parts_are_made_again(
     assert digests(output) == digests(whole)
 
 
+def test_parts_that_changed_places_are_made_again(
+    chain: Chain,
+    whole: Path,
+    tmp_path: Path,
+    fails_at: Callable[[int, BaseException], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "slates.parquet"
+    partial = interrupted(chain, output, fails_at, monkeypatch)
+    for pattern in ("part-{:05d}.parquet", ".part-{:05d}.json"):
+        first, second = (partial / pattern.format(index) for index in (0, 1))
+        first.rename(partial / "aside")
+        second.rename(first)
+        (partial / "aside").rename(second)
+    note = json.loads((partial / ".part-00002.json").read_text())
+    note["counts"]["candidates"] = "many"
+    (partial / ".part-00002.json").write_text(json.dumps(note))
+    assert score(chain, output, "--resume").json["run"]["shards_kept"] == 0
+    assert digests(output) == digests(whole)
+
+
 def test_without_resume_old_parts_are_discarded(
     chain: Chain,
     whole: Path,

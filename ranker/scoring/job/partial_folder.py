@@ -2,8 +2,8 @@
 
 ``.NAME.partial/`` lies beside ``NAME``. It holds the finished parts, and hidden files that readers
 of Parquet folders skip: ``.job.json`` (what is scored, with which plan), ``.part-00000.json``
-(sha256, rows and counts of each finished part) and ``.lock``. At the end ``_manifest.json`` is
-written, and a rename makes the folder ``NAME``.
+(which part of which job it is, its sha256, rows and counts) and ``.lock``. At the end
+``_manifest.json`` is written, and a rename makes the folder ``NAME``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ranker.atomic import (
     sha256_of,
     write_json,
 )
+from ranker.manifest import OWN_DIGEST, digest_of
 from ranker.scoring.job.shard_counts import ShardCounts
 
 KIND = "slates"
@@ -125,22 +126,27 @@ class PartialFolder:
 
     def finished(self, num_shards: int) -> dict[int, FinishedPart]:
         """The parts that are there with the bytes that were written; others are as good as none."""
-        parts = {}
+        parts, job = {}, sha256_of(self.path / JOB_FILE)
         for index in range(num_shards):
-            part = self._read_part(index)
+            part = self._read_part(index, job)
             if part is not None:
                 parts[index] = part
         return parts
 
-    def _read_part(self, index: int) -> FinishedPart | None:
+    def _read_part(self, index: int, job: str) -> FinishedPart | None:
         name = part_name(index)
         try:
             values = json.loads(_note_of(self.path / name).read_text(encoding="utf-8"))
+            # one that was renamed, or is another job's, is no part of this
+            if values[OWN_DIGEST] != digest_of(values):
+                return None
+            if (values["job"], values["part"]) != (job, name):
+                return None
             part = FinishedPart(
                 index=index,
                 name=name,
                 rows=pq.read_metadata(self.path / name).num_rows,
-                sha256=values["sha256"],
+                sha256=values["part_sha256"],
                 counts=ShardCounts.from_json(values["counts"]),
             )
             intact = sha256_of(self.path / name) == part.sha256
@@ -197,8 +203,14 @@ def write_part(folder: Path, index: int, table: pa.Table, counts: ShardCounts) -
     part = FinishedPart(
         index=index, name=path.name, rows=whole.num_rows, sha256=sha256_of(path), counts=counts
     )
-    note = {"rows": part.rows, "sha256": part.sha256, "counts": counts.to_json()}
-    write_json(_note_of(path), note)
+    note = {
+        "job": sha256_of(folder / JOB_FILE),
+        "part": part.name,
+        "rows": part.rows,
+        "part_sha256": part.sha256,
+        "counts": counts.to_json(),
+    }
+    write_json(_note_of(path), {**note, OWN_DIGEST: digest_of(note)})
     return part
 
 
