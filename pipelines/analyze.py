@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Parquet file or folder: user, arm, day, ...",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="gets analysis.json and report.html"
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="gets analysis.json and report.html",
     )
     parser.add_argument("--title", help="of the page; default: the file's name")
     parser.add_argument("--seed", type=non_negative, metavar="N", help="of the bootstrap")

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-requests", type=positive, metavar="N", help="a random sample, by --seed"
     )
     parser.add_argument("--seed", type=non_negative, default=0, metavar="N")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="Parquet")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="Parquet")
     add_config(parser)
 
 

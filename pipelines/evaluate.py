@@ -59,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared data")
     add_windows(parser, note=" to evaluate on")
     parser.add_argument("--run", type=Path, metavar="DIR", help="run folder with progressive/")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="gets metrics.json and more")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="gets metrics.json and more"
+    )
     parser.add_argument("--seed", type=non_negative, metavar="N")
     add_config(parser)
 

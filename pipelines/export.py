@@ -35,7 +35,9 @@ class AucCost:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle's folder")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="gets model.onnx, manifest.json")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="gets model.onnx, manifest.json"
+    )
     parser.add_argument(
         "--int8", action="store_true", help="also a model_int8.onnx: smaller, faster, not exact"
     )

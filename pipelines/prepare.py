@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_raw_inputs(parser)
     parser.add_argument("--state", type=Path, metavar="DIR", help="continue an earlier prepare")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="gets store, state, ...")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="gets store, state, ..."
+    )
     parser.add_argument(
         "--force", action="store_true", help="prepare again though nothing has changed"
     )

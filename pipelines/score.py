@@ -45,7 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "item; default: all",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="gets Parquet parts and a manifest"
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="gets Parquet parts and a manifest",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with a job that was interrupted"

@@ -93,7 +93,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{arm}-weights", type=Path, metavar="FILE", help="score weights of a bundle"
         )
         parser.add_argument(f"--{arm}-name", metavar="NAME")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="gets simulation.json")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="gets simulation.json, or a world's files; required, but for --write-log",
+    )
     parser.add_argument("--seed", type=non_negative, metavar="N")
     add_config(parser)
 

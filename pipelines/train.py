@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared data")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="run folder")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="run folder")
     parser.add_argument(
         "--continue",
         type=Path,

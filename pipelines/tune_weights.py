@@ -66,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--titles", type=Path, metavar="FILE", help="Parquet: the item column, and title"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help=f"gets {WEIGHTS}, {PAGE}, ...")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help=f"gets {WEIGHTS}, {PAGE}, ..."
+    )
     parser.add_argument("--seed", type=non_negative, metavar="N")
     add_config(parser)
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from pipelines import exit_codes, verify
 from pipelines.arguments import local_date, non_negative, positive
-from pipelines.cli import COMMANDS, MEANING_BY_EXIT_CODE, SMALLER_PIECES
+from pipelines.cli import COMMANDS, MEANING_BY_EXIT_CODE, SMALLER_PIECES, main
 
 ROOT = Path(__file__).resolve().parents[2]
 HELP_OF_ALL = """
@@ -90,6 +90,21 @@ def test_no_help_needs_torch() -> None:
     words = [sys.executable, "-c", HELP_OF_ALL]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["analyze", "candidates", "evaluate", "export", "prepare", "score", "train", "tune-weights"],
+)
+def test_the_usage_says_that_an_output_is_required(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    usage, *_ = capsys.readouterr().out.splitlines()
+    assert " --output " in usage
+    assert "[--output" not in usage
 
 
 def test_every_exit_code_has_a_meaning() -> None:
