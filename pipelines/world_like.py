@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from ranker.atomic import check_replaceable, replacing_folder, write_json, write
 from ranker.config import Config, ConfigError, dump_yaml, load_config
 from ranker.data.parquet import DataError
 from ranker.data.problems import ProblemLog
+from ranker.data.sort import Arrival, DuplicateCount, sort_by_time
 from ranker.data.tables import stream_log
 from ranker.experiment.world.calibrate import Closeness, fit_to
 from ranker.experiment.world.log_rows import WORLD_TASKS, match_tasks, rows_of_tables
@@ -26,6 +28,7 @@ from ranker.manifest import folder_digests, write_manifest
 from ranker.schema import Schema
 
 CLOSE = 0.1  # a statistic further off than this is named as not met
+SORT_ROWS = 1_000_000  # held in memory; equal rows are found by sorting
 NEVER_FITTED = (
     "never fitted: candidate lists, the logging policy's randomness, tastes and topics, devices, "
     "novelty, interference, and what satisfaction does to coming back"
@@ -57,7 +60,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     schema = read_schema(arguments.schema)
     # The world's file must be right before the log is read.
     load_world(arguments.world, arguments.overrides)
-    summary, bad_rows = _summarise(arguments.like, schema)
+    summary, problems, duplicates = _summarise(arguments.like, schema)
     console.say(f"fitting a world to {summary.num_impressions:,} impressions")
     start = _start(arguments, config, summary)
     try:
@@ -65,10 +68,13 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     except ValueError as error:
         raise ConfigError(f"no world like {arguments.like} was found: {error}") from None
     notes = [*_absent(summary, schema), *_not_met(closeness), NEVER_FITTED, NOT_IN_WORLD]
-    if bad_rows:
-        notes.append(f"{bad_rows:,} bad rows of the log were left out")
+    if problems.bad_rows:
+        notes.append(f"{problems.bad_rows:,} bad rows of the log were left out")
+    if duplicates.rows:
+        notes.append(f"{duplicates.rows:,} exact duplicates of the log were dropped")
     document = {
         "log": summary.model_dump(mode="json"),
+        "exact_duplicates": duplicates.rows,
         "closeness": [{**asdict(one), "relative_error": one.relative_error} for one in closeness],
         "notes": notes,
     }
@@ -83,17 +89,24 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _summarise(log: Path, schema: Schema) -> tuple[LogSummary, int]:
-    """The log's statistics, and how many of its rows were bad."""
-    problems = ProblemLog()
+def _summarise(log: Path, schema: Schema) -> tuple[LogSummary, ProblemLog, DuplicateCount]:
+    """The log's statistics, what is wrong with its bad rows, and what `prepare` would drop."""
+    problems, duplicates = ProblemLog(), DuplicateCount()
     tables = stream_log(log, schema, problems=problems, quarantine=lambda _: None)
     try:
-        summary = summarise(rows_of_tables(tables, schema))
+        with tempfile.TemporaryDirectory(prefix="ranker-like-") as spill:
+            rows = sort_by_time(
+                (Arrival(rows=table) for table in tables),
+                spill=Path(spill),
+                run_rows=SORT_ROWS,
+                duplicates=duplicates,
+            )
+            summary = summarise(rows_of_tables(rows, schema))
     except DataError:
         raise
     except ValueError as error:
         raise DataError(f"{log}: {error} ({problems.bad_rows:,} bad rows)") from None
-    return summary, problems.bad_rows
+    return summary, problems, duplicates
 
 
 def describe(closeness: Sequence[Closeness], console: Console) -> str:

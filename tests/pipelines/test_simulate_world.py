@@ -253,6 +253,24 @@ def test_a_world_like_its_own_log_comes_close(folder, log):
     assert not any("no positions" in note for note in ran.json["notes"])
 
 
+def test_rows_written_twice_are_measured_once(folder, log, tmp_path):
+    rows = pa.concat_tables([pq.read_table(file) for file in (log / "log").rglob("*.parquet")])
+    (tmp_path / "twice").mkdir()
+    pq.write_table(rows, tmp_path / "twice" / "a.parquet")
+    pq.write_table(rows.slice(3, 41), tmp_path / "twice" / "b.parquet")
+    paths = (log / "log", tmp_path / "twice")
+    words = ["simulate", "--schema", log / "schema.yaml", "--set", "max_users=53", "--json"]
+    once, twice = (
+        run_ranker(*words, "--like", path, "--output", tmp_path / f"like-{path.name}")
+        for path in paths
+    )
+    assert (once.code, twice.code) == (0, 0), twice.err
+    assert once.json["log"] == twice.json["log"]
+    assert (once.json["exact_duplicates"], twice.json["exact_duplicates"]) == (0, 41)
+    assert "41 exact duplicates of the log were dropped" in twice.json["notes"]
+    assert twice.json["log"]["num_impressions"] == rows.num_rows
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
