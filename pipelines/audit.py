@@ -24,6 +24,7 @@ from ranker.report.audit_page import AuditPage, render_audit
 from ranker.schema import Owner
 
 MAX_ROWS = 2_000_000
+PAGE, DRAFT = "audit.html", "schema_draft.yaml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +67,8 @@ def describe(audit: Audit, output: Path, console: Console) -> str:
             console.table(["question", "answer", "why"], rows),
             *problems,
             f"{levels['problem']} problems, {levels['look']} to look at, {levels['fine']} fine",
-            f"{output / 'audit.html'}",
+            str(output / PAGE),
+            *([] if audit.draft is None else [str(output / DRAFT)]),
         ]
     )
 
@@ -94,8 +96,8 @@ def _write(audit: Audit, output: Path, *, log: Path) -> None:
     )
     write_json(output / "audit.json", audit.to_json())
     if audit.draft is not None:
-        write_text(output / "schema_draft.yaml", audit.draft.yaml_text)
-    write_text(output / "audit.html", page)
+        write_text(output / DRAFT, audit.draft.yaml_text)
+    write_text(output / PAGE, page)
 
 
 def _name(log: Path) -> str:

@@ -35,6 +35,7 @@ from ranker.audit.time_checks import (
 from ranker.audit.view import LogView, view_log, without_duplicates
 from ranker.schema import Owner, Schema
 
+NO_LOCAL_TIME = "no column of local dates or hours says otherwise"
 Tables = Mapping[Owner, pa.Table]
 
 
@@ -110,6 +111,7 @@ def audit_with_draft(sample: LogSample, tables: Tables, *, name: str) -> Audit:
             for owner, table in tables.items()
         },
         time_zone=time_zone_of_offset(0 if offset is None else offset[0]),
+        why_time_zone=NO_LOCAL_TIME if offset is None else offset[1],
         span_days=days,
     )
     view = view_log(sample, kept, schema=draft.schema, roles=roles, tables=tables)

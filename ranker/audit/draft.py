@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import yaml
-
 from ranker.audit.column import Column
+from ranker.audit.draft_text import TO_BE_NAMED, draft_text
 from ranker.audit.features import FeatureGuesses, FoundFeature, find_log_features
 from ranker.audit.names import words
 from ranker.audit.roles import Guess, Roles
@@ -15,7 +14,6 @@ from ranker.audit.tasks import Entry, FoundTask, find_tasks
 from ranker.config import parse_config
 from ranker.schema import Owner, Schema
 
-TO_BE_NAMED = "TO_BE_NAMED"
 _KEY_WORDS = ("author", "creator", "tag", "topic", "category", "genre", "brand", "channel")
 _MANY_DAYS = 120
 _LONGEST_WINDOW_H = 24 * 31
@@ -45,6 +43,7 @@ def draft_schema(
     name: str,
     tables: Mapping[Owner, FeatureGuesses],
     time_zone: str,
+    why_time_zone: str,
     span_days: float,
 ) -> Draft:
     """Put a schema together; what is missing but needed is called ``TO_BE_NAMED``.
@@ -55,6 +54,7 @@ def draft_schema(
         name: of the schema.
         tables: what was found in the tables that were given.
         time_zone: of its days.
+        why_time_zone: how it was found.
         span_days: from the first to the last row.
     """
     tasks = find_tasks(columns, roles)
@@ -81,7 +81,9 @@ def draft_schema(
     }
     return Draft(
         schema=parse_config(Schema, values, source="the drafted schema"),
-        yaml_text=_write(top, features, tasks, history, roles),
+        yaml_text=draft_text(
+            top, features, tasks, history, roles=roles, why_time_zone=why_time_zone
+        ),
         guesses=(*roles.guesses, *of_log.guesses),
         table_guesses={owner: tuple(table.guesses) for owner, table in tables.items()},
     )
@@ -230,41 +232,3 @@ def _renamed(feature: FoundFeature, name: str) -> FoundFeature:
         return feature
     entry = {"column": feature.entry["name"], **feature.entry, "name": name}
     return FoundFeature(entry=entry, reason=feature.reason, num_distinct=feature.num_distinct)
-
-
-def _write(
-    top: Entry,
-    features: list[FoundFeature],
-    tasks: list[FoundTask],
-    history: Entry,
-    roles: Roles,
-) -> str:
-    lines = [
-        "# A draft: every line is a guess from names and values. Read it, mend it, then run",
-        "# `ranker validate`. What prepare needs but was not found is called " + TO_BE_NAMED + ".",
-    ]
-    reasons = {guess.column: guess.reason for guess in roles.guesses}
-    for key, value in top.items():
-        if isinstance(value, dict):
-            lines.append(f"{key}:")
-            lines += [
-                _line(f"  {_flow({k: v})[1:-1]}", reasons.get(str(v), "")) for k, v in value.items()
-            ]
-        else:
-            lines.append(_flow({key: value})[1:-1])
-    lines.append("features:" if features else "features: []")
-    lines += [_line(f"  - {_flow(f.entry)}", f.reason) for f in features]
-    lines.append("tasks:")
-    lines += [_line(f"  - {_flow(t.entry)}", t.reason) for t in tasks]
-    lines.append(f"history: {_flow(history)}")
-    return "\n".join(lines) + "\n"
-
-
-def _line(text: str, comment: str) -> str:
-    return f"{text} # {' '.join(comment.split())}" if comment else text
-
-
-def _flow(value: object) -> str:
-    return yaml.safe_dump(
-        value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True
-    ).strip()

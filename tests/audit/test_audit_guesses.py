@@ -115,6 +115,24 @@ def test_the_draft_can_be_read_back(sample_audit: Audit, tmp_path: Path) -> None
     assert load_config(Schema, path) == sample_audit.schema
 
 
+def test_every_line_of_the_draft_has_its_reason(sample_audit: Audit) -> None:
+    tables = make_synthetic_log(num_users=53, num_items=29, num_days=3, seed=3)
+    odd = pa.table({"colour": ["red", "blue", "red"], "weight": [0.5, 1.5, 2.5]})
+    drafts = [
+        sample_audit.draft,
+        audit_with_draft(sample_of(tables.impressions), {}, name="made").draft,
+        audit_with_draft(sample_of(odd), {}, name="odd").draft,
+    ]
+    bare = {"log:", "features:", "features: []", "tasks:", "history:"}
+    for draft in drafts:
+        assert draft is not None
+        for line in draft.yaml_text.splitlines():
+            assert line in bare or "# " in line, line
+    assert drafts[0] is not None
+    zone = next(line for line in drafts[0].yaml_text.splitlines() if line.startswith("time_zone"))
+    assert "column 'hourmin' agrees with UTC+8" in zone
+
+
 def test_what_is_missing_is_to_be_named() -> None:
     table = pa.table({"colour": ["red", "blue", "red"], "weight": [0.5, 1.5, 2.5]})
     audit = audit_with_draft(sample_of(table), {}, name="odd")

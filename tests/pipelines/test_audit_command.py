@@ -63,6 +63,16 @@ def test_the_draft_is_accepted_by_validate(tmp_path, capsys) -> None:
     capsys.readouterr()
 
 
+def test_it_says_where_page_and_draft_are(tmp_path, capsys) -> None:
+    log, output = write(tmp_path, log_table()), tmp_path / "out"
+    assert main(["audit", str(log), "--output", str(output)]) == 0
+    page, draft = str(output / "audit.html"), str(output / "schema_draft.yaml")
+    assert capsys.readouterr().out.splitlines()[-2:] == [page, draft]
+    again = ["audit", str(log), "--output", str(output), "--schema", draft]
+    assert main(again) == 0  # nothing is drafted
+    assert capsys.readouterr().out.splitlines()[-1] == page
+
+
 def test_equal_logs_give_equal_bytes(tmp_path, capsys) -> None:
     log = write(tmp_path, log_table())
     for name in ("one", "two"):
