@@ -2,9 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-DATA ?= $(RANKER_DATA)/kuairand_pure_0425_0508
+DATA ?= $(if $(RANKER_DATA),$(RANKER_DATA)/kuairand_pure_0425_0508)
 
-.PHONY: demo test check slow browser ray kuairand peers clean
+.PHONY: demo test check slow browser ray kuairand data-is-named peers clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ranker demo
@@ -28,8 +28,13 @@ ray: $(VENV)/.installed-ray
 	$(BIN)/pytest -m ray
 
 # The full 14 days of KuaiRand-Pure: make kuairand DATA=DIR
-kuairand: $(VENV)/.installed
+kuairand: data-is-named $(VENV)/.installed
 	$(BIN)/python -m pipelines.kuairand $(DATA)
+
+data-is-named:
+	@test -n "$(DATA)" || { \
+	  echo "make kuairand DATA=DIR, where DIR holds the four files that data/README.md lists"; \
+	  echo "(or set RANKER_DATA to the folder that holds kuairand_pure_0425_0508)."; exit 2; }
 
 # The peers that benchmarks/ compares with, each in an environment of its own (5 GB)
 peers: $(VENV)/.installed
