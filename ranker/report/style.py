@@ -110,7 +110,8 @@ white-space:nowrap}
 @media (max-width:600px){header,main,footer,nav>div{padding-left:18px;padding-right:18px}
 header{padding-top:32px}.headlines{padding:4px 16px}.headlines li{font-size:16px}
 section{padding-top:34px}tr>:first-child{max-width:42vw}
-.tiles{grid-template-columns:1fr 1fr}.grid{grid-template-columns:1fr}
+.tiles{grid-template-columns:1fr 1fr}.tiles div{padding:13px 12px}.tiles dd{font-size:17px}
+.grid{grid-template-columns:1fr}
 .bars li{grid-template-columns:96px 1fr 84px;gap:10px}.facts div{grid-template-columns:1fr;gap:0}}
 @media print{nav,.skip{display:none}section{break-inside:avoid-page}}
 """

@@ -1,6 +1,7 @@
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,32 @@ def test_the_page_opens_without_errors_and_fits(browser, report_path, width_px):
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert browser.execute_script("return innerWidth") == width_px
     assert overflow_px(browser) == 0
+
+
+def test_no_word_of_a_tile_is_broken_on_a_phone(browser, tmp_path):
+    made = example_report()
+    named = replace(made.experiment, control="engagement only", treatment="with satisfaction")
+    path = tmp_path / "report.html"
+    path.write_text(render_report(replace(made, experiment=named)), encoding="utf-8")
+    open_page(browser, path, width_px=390)
+    words, broken = browser.execute_script(
+        """
+        const words = [], broken = [];
+        for (const tile of document.querySelectorAll('.tiles dd, .tiles dt')) {
+          const text = tile.firstChild;
+          for (const found of text.data.matchAll(/\\S+/g)) {
+            const range = document.createRange();
+            range.setStart(text, found.index);
+            range.setEnd(text, found.index + found[0].length);
+            words.push(found[0]);
+            if (range.getClientRects().length > 1) broken.push(found[0]);
+          }
+        }
+        return [words, broken];
+        """
+    )
+    assert {"engagement", "satisfaction", "duplicates"} <= set(words)
+    assert broken == []
 
 
 def test_nothing_is_requested_but_the_file(browser, report_path):
