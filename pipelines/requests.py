@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ranker.data.moment_text import moment_text
 from ranker.data.parquet import DataError
 from ranker.data.problems import ProblemLog
 from ranker.data.tables import log_features, stream_log
@@ -123,4 +124,11 @@ def request_key(schema: Schema, row: Mapping[str, object]) -> str:
     """How a request is called in messages and reports."""
     if schema.log.request is not None:
         return str(row[schema.log.request])
-    return f"{row[schema.log.user]} at {row[schema.log.time]}"
+    return f"{row[schema.log.user]} at {_moment(row[schema.log.time], schema)}"
+
+
+def _moment(time: object, schema: Schema) -> str:
+    """A raw time of the log, in UTC; as it is where it is no number."""
+    if not isinstance(time, int):
+        return str(time)
+    return moment_text(round(time * MS_PER_UNIT[schema.log.time_unit]))

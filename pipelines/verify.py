@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipelines.console import Console
 from pipelines.exit_codes import EXIT_DATA
 from ranker.config import ConfigError
+from ranker.data.moment_text import moment_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,8 +115,8 @@ def skew_problems(state: Path, check: SkewCheck) -> list[str]:
     return [
         f"training–serving skew from {state}: feature {one.feature!r} differs in "
         f"{one.differing:,} of {one.rows:,} rows, the first is row {one.first.row} (user "
-        f"{one.first.user}, time {one.first.time_ms} ms): trained on {one.first.trained}, "
-        f"served {one.first.served}"
+        f"{one.first.user}, at {moment_text(one.first.time_ms)}): trained on "
+        f"{one.first.trained}, served {one.first.served}"
         for one in check.skewed
         if one.first is not None
     ]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipelines.arms import is_slates, score_column
 from ranker.config import ConfigError
 from ranker.data.given_columns import one_column
+from ranker.data.moment_text import moment_text
 from ranker.data.parquet import DataError, read_table, write_table
 from ranker.experiment.world.items import Catalogue
 from ranker.experiment.world.log import candidate_table
@@ -216,9 +217,9 @@ def _check_state(arm: ArmArgument, candidates: pa.Table, source: FeatureSource) 
     first_ms = int(candidates.column("time_ms").to_numpy().min())
     if source.history.as_of_ms > first_ms:
         raise DataError(
-            f"--{arm.role} {arm.text}: the state (as of {source.history.as_of_ms} ms) is newer "
-            f"than the first request it ranks ({first_ms} ms). Control ranks the pre-period too: "
-            "--set pre_period_days=0, or a snapshot from before it"
+            f"--{arm.role} {arm.text}: the state (as of {moment_text(source.history.as_of_ms)}) is "
+            f"newer than the first request it ranks, at {moment_text(first_ms)}. Control ranks the "
+            "pre-period too: --set pre_period_days=0, or a snapshot from before it"
         )
 
 

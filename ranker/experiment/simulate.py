@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ranker.data.moment_text import moment_text
 from ranker.experiment.lift import ArmMeans, Lift, estimate_lift
 from ranker.experiment.outcomes import ExaminationCurve
 from ranker.experiment.policy import JudgedCandidates, Policy, codes_of
@@ -227,8 +228,9 @@ def _check_inputs(
     if num_late:
         raise ValueError(
             f"log: {num_late} of {len(log.times_ms)} rows are in the test window, which starts at "
-            f"{test_start_ms} ms (latest: {log.times_ms.max()} ms); the response model must not "
-            "learn from what it will judge: cut the log before it"
+            f"{moment_text(test_start_ms)}; the latest is at "
+            f"{moment_text(int(log.times_ms.max()))}. The response model must not learn "
+            "from what it will judge: cut the log before it"
         )
     if log.feature_names != candidates.feature_names:
         raise ValueError(

@@ -15,6 +15,7 @@ from ranker.bundle import ModelBundle, check_same_features
 from ranker.config import digest
 from ranker.data.features import ColumnArray, FeatureSource, encode_rows, standardise_columns
 from ranker.data.loader import make_batch
+from ranker.data.moment_text import moment_text
 from ranker.data.parquet import DataError
 from ranker.models.ranking_model import PREDICTION_ROWS
 from ranker.scoring.runtimes.forward import Forward, eager_forward
@@ -103,9 +104,9 @@ def check_belongs(bundle: ModelBundle, source: FeatureSource) -> None:
     )
     if is_older and digest(bundle.schema) == digest(source.schema):
         raise DataError(
-            f"the state (as of {source.history.as_of_ms} ms) is older than the bundle, which was "
-            f"trained on windows up to {bundle.data_window.last} and knows ids that the state "
-            "lacks; use a state from the end of that window or later"
+            f"the state (as of {moment_text(source.history.as_of_ms)}) is older than the bundle, "
+            f"which was trained on windows up to {bundle.data_window.last} and knows ids that the "
+            "state lacks; use a state from the end of that window or later"
         )
     check_same_features(bundle, source.schema, source.encoders, "the state")
 
@@ -118,7 +119,7 @@ def check_not_newer(source: FeatureSource, requests: pa.Table) -> None:
     newer = int((times < source.history.as_of_ms).sum())
     if newer:
         raise DataError(
-            f"the state (as of {source.history.as_of_ms} ms) is newer than {newer:,} of "
-            f"{len(times):,} rows, the first at {int(times.min())} ms: it knows their future; use "
-            "a snapshot from before them (prepare --set \"snapshots=['DATE']\")"
+            f"the state (as of {moment_text(source.history.as_of_ms)}) is newer than {newer:,} of "
+            f"{len(times):,} rows, the first at {moment_text(int(times.min()))}: it knows their "
+            "future; use a snapshot from before them (prepare --set \"snapshots=['DATE']\")"
         )

@@ -222,6 +222,9 @@ def test_a_state_newer_than_the_request(chain: Chain, tmp_path: Path) -> None:
     ran = score(chain, tmp_path / "slates.parquet", state=late)
     refused(ran, 3, "is newer than ")
     assert "it knows their future; use a snapshot" in ran.err
+    assert re.search(
+        r"\(as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S* UTC \(\d+ ms\)\) is newer", ran.err
+    )
     refused(simulate(chain, tmp_path / "simulation", state=late), 3, "is newer than ")
     words = ["candidates", "--state", late, *chain.commands["candidates"][2:-1]]
     refused(run_ranker(*words, tmp_path / "candidates.parquet"), 3, "is newer than ")
