@@ -24,7 +24,7 @@ _WHY_LOG = {
     "watch_time_unit": "by the name of the watch time, or its size",
 }
 _WHY_HISTORY = {
-    "watched": "nothing says which count; or name the binary task that says that an item was watched",
+    "watched": "all count; or name the binary task that says what was watched",
     "feedback": "the first three binary tasks",
     "keys": "what groups items, by its name",
     "contexts": "the first with 3 to 50 different values",
