@@ -42,7 +42,7 @@ def _missing_roles(view: LogView) -> list[Finding]:
     needed = {
         "user": "No one can be told apart: no history, no user features, no experiment.",
         "item": "Nothing can be ranked.",
-        "time": "Past and future can't be told apart: no honest test, no windows.",
+        "time": "Past and future cannot be told apart: no honest test, no windows.",
     }
     findings = [
         Finding(

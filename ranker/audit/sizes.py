@@ -68,7 +68,7 @@ def check_sizes(sizes: tuple[SizeNeeded, ...]) -> list[Finding]:
             Finding(
                 level="problem",
                 topic="experiments",
-                sentence="Without users the size of an experiment can't be told.",
+                sentence="Without users the size of an experiment cannot be told.",
                 remedy="Log a user id: arms are assigned by user.",
             )
         ]

@@ -67,7 +67,7 @@ class Leaning(StrEnum):
     GOOD = "better, or within its margin"
     BAD = "worse"
     NO_GAIN = "no gain that would be worthwhile"
-    OPEN = "can't tell yet"
+    OPEN = "cannot tell yet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +158,7 @@ def _primary(result: MetricResult, num_days: int) -> Finding:
                 )
             else:
                 leaning = Leaning.OPEN
-                end = f": can't be told from no change. {_needs(result, num_days)}"
+                end = f": cannot be told from no change. {_needs(result, num_days)}"
         case _:
             assert_never(result.verdict)
     return Finding(leaning=leaning, reason=f"{_change(result)}{end}")
@@ -167,7 +167,7 @@ def _primary(result: MetricResult, num_days: int) -> Finding:
 def _guardrail(result: MetricResult, num_days: int) -> Finding:
     margin, interval = result.metric.target_lift, result.lift_interval
     if interval is None:
-        leaning, end = Leaning.OPEN, f"; its margin of {margin:.2%} can't be checked."
+        leaning, end = Leaning.OPEN, f"; its margin of {margin:.2%} cannot be checked."
     elif _worst(result, interval) > -margin:
         leaning, end = Leaning.GOOD, f": within its margin of {margin:.2%}."
     elif _best(result, interval) < 0:

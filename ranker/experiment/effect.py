@@ -94,7 +94,7 @@ def compare_arms(
       excludes a lift of 0 exactly when ``p_value`` is below 1 − ``confidence``, so that the two
       never contradict each other.
 
-    There is no lift where g ≥ 1, when C itself can't be told from 0: any quotient fits then.
+    There is no lift where g ≥ 1, when C itself cannot be told from 0: any quotient fits then.
 
     Args:
         control: its value and squared standard error.
@@ -183,7 +183,7 @@ def _why_no_lift(control: ArmEstimate, treatment: ArmEstimate, *, quantile: floa
     if control.value <= 0:
         return f"the control value is {control.value:g}; a relative lift needs one above 0"
     if control.value <= quantile * math.sqrt(control.squared_se):
-        return f"the control value, {control.value:g}, can't be told from 0: its lift is unbounded"
+        return f"the control value, {control.value:g}, cannot be told from 0: its lift is unbounded"
     if treatment.value == 0 and treatment.squared_se == 0:
         return "the metric is 0 for every user in treatment: too few events"
     return ""

@@ -49,7 +49,7 @@ def guardrail_row(result: MetricResult) -> list[Html]:
     """A guardrail's cells: its margin, its lift, and whether even the bad end is within."""
     interval, sign = result.lift_interval, result.metric.sign
     if interval is None:
-        worst, held = "–", escape("can’t be checked")
+        worst, held = "–", escape("cannot be checked")
     else:
         bad_end = min(sign * end for end in interval)
         worst = f"{signed(100 * bad_end * sign, decimals=2)} %"

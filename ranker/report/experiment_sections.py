@@ -77,7 +77,7 @@ def metrics_section(analysis: ExperimentAnalysis) -> Html:
         "metrics",
         "Metrics",
         "Lift is the relative change from control to treatment. Where an interval crosses zero the "
-        "arms can’t be told apart; ▲ is better and ▼ worse in the metric’s own direction, after "
+        "arms cannot be told apart; ▲ is better and ▼ worse in the metric’s own direction, after "
         "adjusting for how many metrics and treatments were looked at.",
         *children,
     )
@@ -126,7 +126,7 @@ def guardrails_section(analysis: ExperimentAnalysis) -> Html | None:
         "guardrails",
         "Guardrails",
         "A guardrail holds when even the bad end of its interval is within the margin; that it "
-        "can’t be told from zero isn’t enough.",
+        "cannot be told from zero isn’t enough.",
         table(
             caption="Guardrails and their margins",
             columns=columns,

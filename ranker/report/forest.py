@@ -29,7 +29,7 @@ _SYMBOLS: dict[Verdict, str] = {
     "cannot_tell": "circle-open",
 }
 _GLYPHS: dict[Verdict, str] = {"better": "▲", "worse": "▼", "cannot_tell": "○"}
-_WORDS: dict[Verdict, str] = {"better": "better", "worse": "worse", "cannot_tell": "can’t tell"}
+_WORDS: dict[Verdict, str] = {"better": "better", "worse": "worse", "cannot_tell": "cannot tell"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

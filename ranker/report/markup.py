@@ -19,7 +19,7 @@ _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\u
 _VERDICT_TEXT: dict[Verdict, str] = {
     "better": "▲ better",
     "worse": "▼ worse",
-    "cannot_tell": "○ can’t tell",
+    "cannot_tell": "○ cannot tell",
 }
 _METRIC_LABELS = {
     "auc": "AUC",

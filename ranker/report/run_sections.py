@@ -94,11 +94,13 @@ def experiment_section(experiment: ExperimentSummary) -> Html:
     if experiment.notes:
         children.append(element("h3", escape("Assumptions and notes")))
         children.append(element("ul", *(element("li", escape(n)) for n in experiment.notes)))
+    has_primary = any(row.role == "primary" for row in experiment.lifts)
     return section(
         "experiment",
         "A/B comparison",
         "Lift is the relative change of a metric’s mean from control to treatment. If an interval "
-        "crosses the zero line the arms can’t be told apart. ★ marks the primary metric.",
+        "crosses the zero line the arms cannot be told apart."
+        + (" ★ marks the primary metric." if has_primary else ""),
         *children,
     )
 
@@ -183,9 +185,10 @@ def _label_row(label: LabelSummary) -> list[Html]:
 
 
 def _lift_table(lifts: Sequence[LiftRow]) -> Html:
+    has_roles = any(row.role for row in lifts)
     columns = [
         Column(title="Metric", numeric=False),
-        Column(title="Role", numeric=False),
+        *([Column(title="Role", numeric=False)] if has_roles else []),
         Column(title="Control"),
         Column(title="Treatment"),
         Column(title="Lift"),
@@ -194,7 +197,7 @@ def _lift_table(lifts: Sequence[LiftRow]) -> Html:
     rows = [
         [
             task_html(row.metric, row.family),
-            escape(row.role or "–"),
+            *([escape(row.role or "–")] if has_roles else []),
             escape(mean_text(row.control_mean)),
             escape(mean_text(row.treatment_mean)),
             lift_html(row.lift),

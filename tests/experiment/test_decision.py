@@ -123,4 +123,4 @@ def test_a_metric_without_a_value():
     )
     found = decided(result(0.03, 0.01), empty)
     assert found.verdict is Verdict.NOT_ENOUGH_DATA
-    assert "its margin of 2.00% can't be checked" in found.reasons[0]
+    assert "its margin of 2.00% cannot be checked" in found.reasons[0]

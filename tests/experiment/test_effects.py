@@ -199,7 +199,7 @@ def test_no_interval_has_a_reason(control, treatment, reason):
     [
         ([0.0, 0.0, 0.0], [1.0, 2.0, 4.0], "above 0"),
         ([-3.0, -1.0, -2.5], [1.0, 2.0, 4.0], "above 0"),
-        ([0.0, 0.0, 0.0, 1.0], [1.0, 2.0, 4.0], "can't be told from 0"),
+        ([0.0, 0.0, 0.0, 1.0], [1.0, 2.0, 4.0], "cannot be told from 0"),
         ([5.0, 6.0, 7.0], [0.0] * 4, "0 for every user in treatment"),
     ],
 )

@@ -61,7 +61,7 @@ def example_report() -> ReportContent:
         created_by="Created by ranker 0.1.0 on 2025-03-02 at 14:07 UTC",
         headlines=(
             "Beats logistic regression on click (+.012 [.009, .015]), and on like.",
-            "Can’t be told from logistic regression on forward; hate has too few positives.",
+            "Cannot be told from logistic regression on forward; hate has too few positives.",
             "Calibrated within 3 % on every engagement task.",
         ),
         data=_data(rng),

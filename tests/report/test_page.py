@@ -141,13 +141,13 @@ def test_numbers_come_out_as_given(page):
     for expected in [
         "0.759 [0.757, 0.761]",  # click, ours
         "▲ better +0.012 [+0.010, +0.014]",  # click against logistic regression
-        "○ can’t tell +0.0120 [−0.0002, +0.0242]",  # follow
+        "○ cannot tell +0.0120 [−0.0002, +0.0242]",  # follow
         "57,061",
         "55,719",
         "play_time_ms is negative 9",
         "watch_time_s engagement regression 55,719 – 11.83",
         "+1.21 % [+0.59 %, +1.83 %]",  # lift of click
-        "comment satisfaction – 0.00240 0.00236 −1.50 % [−7.10 %, +4.10 %] ○ can’t tell",
+        "comment satisfaction – 0.00240 0.00236 −1.50 % [−7.10 %, +4.10 %] ○ cannot tell",
         "⚠\ufe0e polarized: expert 4 takes 94 %",
         "embedding parameters 1,482,304",
         "18,341",
@@ -157,12 +157,24 @@ def test_numbers_come_out_as_given(page):
         assert expected in text
 
 
+def test_a_comparison_without_roles_has_no_column_of_dashes(page):
+    made = example_report()
+    assert "Metric Role Control" in page.visible()
+    assert "★ marks the primary metric" in page.visible()
+    plain = [replace(row, role="") for row in made.experiment.lifts]
+    content = replace(made, experiment=replace(made.experiment, lifts=plain))
+    text = Page(render_without_plotly(content)).visible()
+    assert "Metric Control Treatment Lift Verdict" in text
+    assert "★" not in text
+    assert "comment satisfaction 0.00240 0.00236 −1.50 %" in text
+
+
 def test_a_metric_without_a_value_shows_its_reason_and_no_verdict(page):
     text = page.visible()
     main_table = text[text.index("Ranking quality") : text.index("Each dot")]
     hate = main_table[main_table.index("hate AUC") :]
     assert hate.count(f"none: {FEW}") == 5  # three models, two differences
-    assert "can’t tell" not in hate
+    assert "cannot tell" not in hate
 
 
 def test_an_estimate_without_an_interval_says_so():
