@@ -157,6 +157,32 @@ def test_readme_has_a_schema() -> None:
     assert len(blocks(ROOT / "README.md", "yaml")) == 1
 
 
+@pytest.mark.slow
+def test_readmes_python_prints_what_is_shown(tmp_path: Path) -> None:
+    """But for the last digits, which depend on the processor."""
+    readme = ROOT / "README.md"
+    text = readme.read_text("utf-8")
+    (code,) = blocks(readme, "python")
+    shown = text.partition(code)[2].partition("```text\n")[2].partition("```")[0].splitlines()
+    (prepare,) = (words for words in ranker_commands(readme) if words[0] == "prepare")
+    for name in ("data", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for words in (["-m", "pipelines.cli", *prepare], ["-c", code]):
+        ran = subprocess.run(
+            [sys.executable, *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+    for real, said in zip(ran.stdout.splitlines(), shown, strict=True):
+        (what, value), (said_what, said_value) = real.rsplit(" ", 1), said.rsplit(" ", 1)
+        assert what == said_what
+        assert float(value) == pytest.approx(float(said_value), abs=0.005)
+
+
 def test_semantics_defines_every_metric() -> None:
     text = (ROOT / "docs" / "semantics.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`[a-z].*?) \|", text, re.M)
