@@ -14,7 +14,12 @@ from typing import Any
 from record import REPOSITORY, RESULTS, progress
 
 Figures = Mapping[str, Mapping[str, float | None]]
-README, SIZE_PAGE = REPOSITORY / "README.md", REPOSITORY / "docs" / "size.md"
+DOCS = REPOSITORY / "docs"
+README, SIZE_PAGE, CALIBRATION_PAGE = (
+    REPOSITORY / "README.md",
+    DOCS / "size.md",
+    DOCS / "calibration.md",
+)
 NAMES = {
     "mmoe": "**ranker, MMoE**",
     "shared_bottom": "ranker, shared bottom",
@@ -101,6 +106,18 @@ def size_table(figures: Figures) -> list[str]:
     return lines
 
 
+def calibration_table(figures: Figures) -> list[str]:
+    """Calibration error by task, seed and kind of calibrator."""
+    kinds = ("none", "platt", "isotonic")
+    lines = [f"| task | seed | {' | '.join(kinds)} |", "|---|---|---|---|---|"]
+    for task in ("click", "long_view"):
+        start = f"ece_{task}_none_seed_"
+        for seed in (name.removeprefix(start) for name in figures if name.startswith(start)):
+            cells = [_error(figures, f"ece_{task}_{kind}_seed_{seed}") for kind in kinds]
+            lines.append(f"| {task} | {seed} | {' | '.join(cells)} |")
+    return lines
+
+
 Tables = Mapping[str, tuple[str, Callable[[Figures], list[str]]]]
 TABLES_BY_PAGE: Mapping[Path, Tables] = {
     README: {
@@ -108,6 +125,7 @@ TABLES_BY_PAGE: Mapping[Path, Tables] = {
         "speed contest": ("training", speed_table),
     },
     SIZE_PAGE: {"cost curves": ("cost_curves", size_table)},
+    CALIBRATION_PAGE: {"calibration kinds": ("calibration_kinds", calibration_table)},
 }
 
 
@@ -140,6 +158,10 @@ def _value(figures: Figures, name: str) -> float:
 def _interval(figures: Figures, name: str) -> str:
     one = figures[name]
     return "{value:+.4f} [{ci_low:+.4f}, {ci_high:+.4f}]".format(**one)
+
+
+def _error(figures: Figures, name: str) -> str:
+    return "{value:.4f} [{ci_low:.4f}, {ci_high:.4f}]".format(**figures[name]).replace("0.", ".")
 
 
 def _ratio(figures: Figures, name: str) -> str:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from readme_tables import README, TABLES_BY_PAGE, fill
+from readme_tables import README, TABLES_BY_PAGE, calibration_table, fill
 from record import RESULTS
 
 
@@ -43,3 +43,17 @@ def test_a_table_by_hand(tmp_path: Path) -> None:
     assert (lines[0], lines[-1], len(lines)) == ("a", "z", 8)
     with pytest.raises(ValueError, match="markers of 'quality contest'"):
         fill("nothing", tables, tmp_path)
+
+
+def test_a_calibration_table_by_hand() -> None:
+    figures = {
+        f"{prefix}ece_{task}_{kind}_seed_7": {"value": value, "ci_low": 0.0, "ci_high": 0.0312}
+        for task in ("click", "long_view")
+        for kind, value in (("none", 0.0101), ("platt", 0.0052), ("isotonic", 0.02))
+        for prefix in ("", "sample_")  # of another log: not in the table
+    }
+    cells = " | ".join(f"{value} [.0000, .0312]" for value in (".0101", ".0052", ".0200"))
+    assert calibration_table(figures)[2:] == [
+        f"| click | 7 | {cells} |",
+        f"| long_view | 7 | {cells} |",
+    ]
