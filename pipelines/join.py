@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=Path,
+        required=True,
         metavar="PATH",
         help="a *.parquet file, or a folder that gets impressions/ and a manifest",
     )

@@ -94,7 +94,17 @@ def test_no_help_needs_torch() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["analyze", "candidates", "evaluate", "export", "prepare", "score", "train", "tune-weights"],
+    [
+        "analyze",
+        "candidates",
+        "evaluate",
+        "export",
+        "join",
+        "prepare",
+        "score",
+        "train",
+        "tune-weights",
+    ],
 )
 def test_the_usage_says_that_an_output_is_required(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

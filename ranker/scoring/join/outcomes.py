@@ -9,7 +9,6 @@ the columns of the others are null.
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 
 from ranker.data.column_types import check_files
 from ranker.data.columns import label_column, time_stamps_ms, watch_column
+from ranker.data.moment_text import moment_text
 from ranker.data.parquet import DataError, find_files, open_file, stream
 from ranker.data.problems import BatchChecker, ProblemLog
 from ranker.schema import Schema
@@ -127,10 +127,9 @@ def latest_outcome_ms(outcomes: Outcomes, *, now_ms: int) -> int:
         return 0
     latest_ms = int(outcomes.times_ms.max(initial=0))
     if latest_ms > now_ms:
-        moment = datetime.datetime.fromtimestamp(latest_ms / 1000, datetime.UTC)
         raise DataError(
             f"{outcomes.source}: row {int(outcomes.times_ms.argmax())}: its feedback came at "
-            f"{moment:%Y-%m-%d %H:%M:%S} UTC, which lies in the future: a clock is wrong, and the "
+            f"{moment_text(latest_ms)}, which lies in the future: a clock is wrong, and the "
             "latest outcome can't tell up to when feedback is known; say it with --as-of"
         )
     return latest_ms
