@@ -1,6 +1,6 @@
 """Cost curves: time and memory of `ranker prepare` and `ranker train` as rows and ids grow.
 
-    python benchmarks/cost_curves.py [--quick] [--rows 1500000 6000000 30000000]
+    python benchmarks/cost_curves.py [--quick] [--rows 1500000 6000000 30000000 75000000]
 
 The log is workload B of `make_data.py`: one vocabulary of two thirds as many ids as there are rows,
 so that both grow together; the embedding is 32 wide. Every command is a process of its own. Costs
@@ -22,7 +22,7 @@ from record import REPOSITORY, Arguments, Figure, make_parser, progress, publish
 from ranker.data.store import EncodedStore
 
 BATCH_ROWS = 4_096
-QUICK_ROWS, FULL_ROWS = (60_000, 240_000), (1_500_000, 6_000_000, 30_000_000)
+QUICK_ROWS, FULL_ROWS = (60_000, 240_000), (1_500_000, 6_000_000, 30_000_000, 75_000_000)
 THREADS = 2
 
 
