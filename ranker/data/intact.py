@@ -6,17 +6,23 @@ column's, and the manifests of the states have those of their files.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ranker.atomic import MANIFEST, sha256_of
 from ranker.data.encode import ENCODERS_FILE
+from ranker.data.parallel import map_columns
 from ranker.data.parquet import DataError
-from ranker.data.store import STORE_FILE, EncodedStore
+from ranker.data.store import STORE_FILE, EncodedStore, block_file, elements_file, ends_file
 from ranker.manifest import find_changed, find_damage, is_intact
 
 KIND = "prepared data"
+PIECE_ROWS = 100_000
 _OF_THE_STORE = ("schema.yaml", f"store/{STORE_FILE}", f"store/{ENCODERS_FILE}")
 
 
@@ -37,7 +43,7 @@ def open_intact_store(prepared: Path) -> EncodedStore:
     files = {name: sha256 for name, sha256 in _files(prepared).items() if name in _OF_THE_STORE}
     _refuse(prepared, find_changed(prepared, files))
     store = EncodedStore(prepared)
-    damaged = store.damaged_columns()
+    damaged = _damaged_columns(store)
     _refuse(prepared, [f"column {n!r}: its sha256 differs: changed or damaged" for n in damaged])
     return store
 
@@ -53,6 +59,32 @@ def is_whole(prepared: Path) -> bool:
         return not any(find_damage(state, _read(state)["files"]) for state in states)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _damaged_columns(store: EncodedStore) -> list[str]:
+    """The columns whose content is not that of their sha256."""
+    root = store.folder / "store"
+    digests = {name: hashlib.sha256() for name in store.sha256_by_column}
+    files = [(root / block_file(b), b.dtype, b.columns) for b in store.blocks.values()]
+    files += [(root / elements_file(one), "<i4", one.columns) for one in store.ragged.values()]
+    map_columns(lambda file: _digest_columns(*file, digests), files)
+    for ragged in store.ragged.values():
+        ends = bytes.fromhex(sha256_of(root / ends_file(ragged)))
+        for name in ragged.columns:
+            digests[name].update(ends)
+    return [n for n, found in digests.items() if found.hexdigest() != store.sha256_by_column[n]]
+
+
+def _digest_columns(
+    path: Path, dtype: str, columns: tuple[str, ...], digests: Mapping[str, hashlib._Hash]
+) -> None:
+    """Feed each column of a row-major file to its digest, a piece of all columns at a time."""
+    width = len(columns)
+    with path.open("rb") as file:  # read, not mapped: what is mapped counts as the job's memory
+        while piece := file.read(PIECE_ROWS * width * np.dtype(dtype).itemsize):
+            matrix = np.frombuffer(piece, dtype=dtype).reshape(-1, width)
+            for place, name in enumerate(columns):
+                digests[name].update(np.ascontiguousarray(matrix[:, place]).data)
 
 
 def _files(prepared: Path) -> dict[str, str]:

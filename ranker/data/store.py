@@ -7,7 +7,6 @@ Shapes: ``N`` rows, ``B`` of them, ``C`` columns, ``L`` elements of a sequence.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,14 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ranker.data.encode import ENCODERS_FILE, Encoders
-from ranker.data.parallel import map_columns
 from ranker.data.parquet import DataError
 from ranker.data.store_layout import Block, Ragged, blocks_of, ragged_of, store_columns
 from ranker.schema import load_schema
 
 STORE_FILE = "store.json"
 FORMAT = 3
-DIGEST_ROWS = 100_000
 IntArray = npt.NDArray[np.int64]
 IndexArray = npt.NDArray[np.int32]
 
@@ -157,18 +154,6 @@ class EncodedStore:
         padded[inside] = elements[slots[inside]]
         return padded
 
-    def damaged_columns(self) -> list[str]:
-        """The columns whose content is not that of their sha256; reads all of the store once."""
-        digests = {name: hashlib.sha256() for name in self.sha256_by_column}
-        matrices = [(self._matrices[name], block.columns) for name, block in self.blocks.items()]
-        matrices += [(self._elements[name], one.columns) for name, one in self.ragged.items()]
-        map_columns(lambda pair: _digest_columns(*pair, digests), matrices)
-        for name, ragged in self.ragged.items():
-            ends = hashlib.sha256(self._ends[name].data).digest()
-            for column in ragged.columns:
-                digests[column].update(ends)
-        return [n for n, found in digests.items() if found.hexdigest() != self.sha256_by_column[n]]
-
     def windows_between(self, first: str | None, before: str | None) -> tuple[Window, ...]:
         """Windows with ``first <= label < before``; ``None`` leaves a side open."""
         return tuple(
@@ -176,16 +161,6 @@ class EncodedStore:
             for w in self.windows
             if (first is None or w.label >= first) and (before is None or w.label < before)
         )
-
-
-def _digest_columns(
-    matrix: npt.NDArray[Any], columns: tuple[str, ...], digests: Mapping[str, hashlib._Hash]
-) -> None:
-    """Feed each column of a row-major matrix to its digest, a piece of all columns at a time."""
-    for start in range(0, len(matrix), DIGEST_ROWS):
-        piece = matrix[start : start + DIGEST_ROWS]
-        for place, name in enumerate(columns):
-            digests[name].update(np.ascontiguousarray(piece[:, place]).data)
 
 
 def _map(path: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
