@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -409,9 +410,16 @@ def test_a_pipe_is_no_output(chain: Chain, tmp_path: Path) -> None:
 def test_two_jobs_do_not_write_one_output(chain: Chain, tmp_path: Path) -> None:
     output = tmp_path / "slates.parquet"
     partial_of(output).mkdir()
-    with (partial_of(output) / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    holding = (
+        "import sys; from pathlib import Path; from ranker.only_writer import only_writer\n"
+        "with only_writer(Path(sys.argv[1]), command='score'): print(flush=True); input()"
+    )
+    words = [sys.executable, "-c", holding, str(partial_of(output))]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        holder.stdout.readline()
         refused(score(chain, output), 2, "another `ranker score` is writing there")
+        holder.stdin.close()
     assert score(chain, output).code == 0
 
 

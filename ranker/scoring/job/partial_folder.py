@@ -9,9 +9,7 @@ of Parquet folders skip: ``.job.json`` (what is scored, with which plan), ``.par
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,14 +30,14 @@ from ranker.atomic import (
     write_json,
 )
 from ranker.manifest import OWN_DIGEST, digest_of
+from ranker.only_writer import LOCK_FILE, only_writer
 from ranker.scoring.job.shard_counts import ShardCounts
 
 KIND = "slates"
 JOB_FILE = ".job.json"
-LOCK_FILE = ".lock"
 _NAMES = r"part-\d{5,}\.parquet|\.part-\d{5,}\.json|\.job\.json|_manifest\.json"
 # or what a killed process was writing of them
-_OURS = re.compile(rf"\.lock|{_NAMES}|\.({_NAMES})\.\d+\.tmp")
+_OURS = re.compile(rf"{re.escape(LOCK_FILE)}|{_NAMES}|\.({_NAMES})\.\d+\.tmp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,19 +79,9 @@ class PartialFolder:
                 written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path / LOCK_FILE, os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OutputError(
-                    f"{self.output}: another `ranker score` is writing there; let it end, or "
-                    "choose another --output"
-                ) from None
+        with only_writer(self.path, command="score"):
             self._require_only_ours()
             yield
-        finally:
-            os.close(descriptor)
 
     def begin(self, job: Mapping[str, Any]) -> int:
         """Write down a job in place of an earlier one; returns how many parts that had."""
