@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     config = resolve(CandidatesConfig, arguments)
     if arguments.print_config:
         return print_config(config, console)
-    from pipelines.requests import check_distinct_requests, requests_of_log
+    from pipelines.requests import check_distinct_requests, requests_of_log, time_type_of
     from ranker.data.state import load_state
     from ranker.data.tables import read_requests
 
@@ -83,7 +83,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         requests = read_requests(arguments.requests, source.schema, content="requests")
         check_distinct_requests(requests, source.schema, str(arguments.requests))
     requests = sample_requests(requests, arguments.max_requests, seed=arguments.seed)
-    counts = generate(source, requests, config, output, console)
+    time_type = time_type_of(arguments.log or arguments.requests, source.schema)
+    counts = generate(source, requests, config, output, console, time_type=time_type)
     console.result(
         f"{output}: {counts['candidates']:,} candidates for {counts['requests']:,} requests "
         f"({counts['mean_candidates']:.0f} each; "
@@ -100,8 +101,19 @@ def generate(
     config: CandidatesConfig,
     output: Path,
     console: Console,
+    *,
+    time_type: pa.DataType,
 ) -> CandidateCounts:
-    """Write one row per (request, item): the request's columns, the item, sources and ranks."""
+    """Write one row per (request, item): the request's columns, the item, sources and ranks.
+
+    Args:
+        source: the state.
+        requests: canonical.
+        config: of the generators.
+        output: a Parquet file.
+        console: for progress.
+        time_type: of the time column to be written: that of the requests' files.
+    """
     from pipelines.requests import check_candidates_possible
     from ranker.scoring.predict import check_not_newer
 
@@ -126,7 +138,7 @@ def generate(
             counts["requests_without_candidates"] += chunk.num_rows - answered
             for name, rank in lists.rank_by_source.items():
                 counts["share_by_source"][name] += int((rank > 0).sum())
-            yield candidate_table(lists, chunk, source)
+            yield candidate_table(lists, chunk, source, time_type=time_type)
             line.update(done=start + chunk.num_rows, total=requests.num_rows)
 
     write_tables(output, tables())
@@ -212,13 +224,16 @@ def propose(
     )
 
 
-def candidate_table(lists: CandidateLists, requests: pa.Table, source: FeatureSource) -> pa.Table:
+def candidate_table(
+    lists: CandidateLists, requests: pa.Table, source: FeatureSource, *, time_type: pa.DataType
+) -> pa.Table:
     """Candidate lists in the log's own columns, with each source's rank and score."""
     import pyarrow as pa
 
     from pipelines.requests import raw_columns
 
-    rows = raw_columns(requests.take(pa.array(lists.request)), source.schema)
+    asked = requests.take(pa.array(lists.request))
+    rows = raw_columns(asked, source.schema, time_type=time_type)
     rows[source.schema.log.item] = source.encoders.vocabularies["item"].decode(lists.item_index)
     sources = lists.to_arrow()
     for name in lists.rank_by_source:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ranker.data.moment_text import moment_text
-from ranker.data.parquet import DataError
+from ranker.data.parquet import DataError, find_files, open_file
 from ranker.data.problems import ProblemLog
 from ranker.data.tables import log_features, stream_log
 from ranker.data.windows import local_midnight_ms, window_labels
@@ -89,18 +89,31 @@ def requests_of_log(
     return rows.filter(pa.array(keep)).select(names)
 
 
-def raw_columns(canonical: pa.Table, schema: Schema) -> dict[str, pa.ChunkedArray]:
-    """Canonical request columns under the log's own names and in its time unit."""
+def time_type_of(path: Path, schema: Schema) -> pa.DataType:
+    """How the first file below ``path`` writes times down."""
+    kind: pa.DataType = open_file(find_files(path)[0]).schema_arrow.field(schema.log.time).type
+    return kind
+
+
+def raw_columns(
+    canonical: pa.Table, schema: Schema, *, time_type: pa.DataType
+) -> dict[str, pa.ChunkedArray]:
+    """Canonical request columns under the log's own names; integer times are in its unit."""
     log = schema.log
-    time_ms = np.asarray(canonical.column("time_ms").to_numpy(), dtype=np.int64)
-    factor = MS_PER_UNIT[log.time_unit]
+    times = canonical.column("time_ms")
+    if pa.types.is_timestamp(time_type):
+        times = times.cast(pa.timestamp("ms", time_type.tz)).cast(time_type)
+    else:
+        time_ms = np.asarray(times.to_numpy(), dtype=np.int64)
+        factor = MS_PER_UNIT[log.time_unit]
+        times = pa.chunked_array(
+            [pa.array(time_ms * 1000 if factor < 1 else time_ms // int(factor))]
+        )
     columns: dict[str, pa.ChunkedArray] = {}
     if log.request is not None:
         columns[log.request] = canonical.column("request")
     columns[log.user] = canonical.column("user")
-    columns[log.time] = pa.chunked_array(
-        [pa.array(time_ms * 1000 if factor < 1 else time_ms // int(factor))]
-    )
+    columns[log.time] = times
     if log.device is not None:
         columns[log.device] = canonical.column("device")
     for feature in log_features(schema):
