@@ -67,8 +67,8 @@ class Console:
     quiet: bool = False
 
     def say(self, text: str) -> None:
-        """A message for people, on stderr."""
-        if not self.quiet:
+        """A message for people, on stderr; an empty one is none."""
+        if text and not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:

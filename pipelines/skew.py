@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 
 from ranker.bundle import ModelBundle, check_same_features
-from ranker.data.columns import time_stamps_ms
 from ranker.data.features import FeatureSource
 from ranker.data.intact import open_intact_store
 from ranker.data.parquet import DataError, stream, write_table
@@ -20,9 +19,8 @@ from ranker.data.problems import ProblemLog
 from ranker.data.sort import Arrival, DuplicateCount, sort_by_time
 from ranker.data.state import load_state
 from ranker.data.store import EncodedStore
-from ranker.data.tables import hash_log_rows, read_requests, stream_log
+from ranker.data.tables import candidate_columns, hash_log_rows, read_requests, stream_log
 from ranker.data.windows import window_labels
-from ranker.schema import Schema
 from ranker.scoring.predict import check_belongs
 from ranker.scoring.skew import SkewCheck, WindowRows, check_skew
 
@@ -116,28 +114,18 @@ def _rows_between(log: Path, store: EncodedStore, first_ms: int, last_ms: int) -
         return pa.concat_tables([rows.slice(0, 0), *ordered])
 
 
-def _with_time_stamps(rows: pa.Table, schema: Schema) -> pa.Table:
-    """Raw rows whose times are timestamps: one file may hold these, another integers."""
-    place = rows.column_names.index(schema.log.time)
-    times_ms, _ = time_stamps_ms(rows.column(place).combine_chunks(), schema)
-    return rows.set_column(place, schema.log.time, pa.array(times_ms).cast(pa.timestamp("ms")))
-
-
 def _as_candidates(log: Path, store: EncodedStore, canonical: pa.Table) -> pa.Table:
-    """The same raw rows, written to a file and read as `score` reads candidates."""
+    """The same raw rows, written to files and read as `score` reads candidates."""
     wanted = pd.Index(canonical.column("row_hash").to_numpy())
-    parts, places = [], []
-    for located in stream(log):
-        rows = located.rows
-        place = wanted.get_indexer(pd.Index(hash_log_rows(rows, store.schema)))
-        chosen = np.flatnonzero(place >= 0)
-        raw_rows = pa.Table.from_batches([rows]).take(pa.array(chosen))
-        parts.append(_with_time_stamps(raw_rows, store.schema))
-        places.append(place[chosen])
-    # of exact duplicates the first
-    order = np.unique(np.concatenate(places), return_index=True)[1]
-    raw = pa.concat_tables(parts, promote_options="permissive").take(pa.array(order))
+    needed, places = candidate_columns(store.schema), []
     with tempfile.TemporaryDirectory(prefix="ranker-verify-") as folder:
-        path = Path(folder) / "candidates.parquet"
-        write_table(path, raw)
-        return read_requests(path, store.schema, content="candidates")
+        for number, located in enumerate(stream(log)):
+            place = wanted.get_indexer(pd.Index(hash_log_rows(located.rows, store.schema)))
+            chosen = np.flatnonzero(place >= 0)
+            if len(chosen):  # a file of its own each: the log's files may differ in types
+                raw = pa.Table.from_batches([located.rows]).select(needed).take(pa.array(chosen))
+                write_table(Path(folder) / f"part-{number:09d}.parquet", raw)
+                places.append(place[chosen])
+        candidates = read_requests(Path(folder), store.schema, content="candidates")
+    # of exact duplicates the first
+    return candidates.take(pa.array(np.unique(np.concatenate(places), return_index=True)[1]))

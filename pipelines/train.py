@@ -52,7 +52,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.print_config:
         return print_config(config, console)
     store = open_intact_store(arguments.data)
-    check_run(store, config, start_from)
+    windows = check_run(store, config, start_from)
+    if start_from is not None:
+        console.say(gap_before(windows[0].label, start_from, arguments.data))
     output = prepare_run_folder(require_output_folder(arguments), resume=arguments.resume)
     line = ProgressLine(console, "train")
 
@@ -88,6 +90,19 @@ def describe(result: TrainResult) -> str:
         f"{result.bundle}: trained on {rows} of {len(result.windows)} windows "
         f"({result.windows[0]} .. {result.windows[-1]}) in {result.seconds:.1f} s "
         f"({result.examples_per_s:,.0f} rows/s)"
+    )
+
+
+def gap_before(first: str, bundle: ModelBundle, data: Path) -> str:
+    """What to say of windows between the bundle's last one and ``first``; nothing if none is."""
+    from ranker.data.windows import next_label
+
+    last = bundle.data_window.last
+    if first <= next_label(last, bundle.schema):
+        return ""
+    return (
+        f"note: {data} holds nothing between {last}, the last window that the bundle was trained "
+        f"on, and {first}; should the log hold rows in between, no model ever learns from them"
     )
 
 

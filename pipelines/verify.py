@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         action="append",
         metavar="NAME",
-        help="replay golden rows in this runtime; several times, or 'all' (eager, factorised)",
+        help="replay golden rows in plain, factorised, compiled, onnx or all; may be repeated",
     )
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="prepared data: compare training with serving"

@@ -116,8 +116,8 @@ def test_an_intact_bundle_verifies(bundle: Path, capsys: pytest.CaptureFixture[s
     verification = verify(bundle)
     assert verification.problems == ()
     assert (verification.files, verification.golden_rows) == (len(FILES), GOLDEN_ROWS)
-    assert set(verification.golden_difference["eager"]) == set(load_bundle(bundle).model.tasks)
-    assert verification.golden_calibrated.keys() == verification.golden_difference["eager"].keys()
+    assert set(verification.golden_difference["plain"]) == set(load_bundle(bundle).model.tasks)
+    assert verification.golden_calibrated.keys() == verification.golden_difference["plain"].keys()
     assert main(["verify", str(bundle), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["intact"]
@@ -208,7 +208,7 @@ def test_golden_rows_notice_altered_weights(value: float, bundle: Path) -> None:
     fix_digest(bundle, "weights.safetensors")
     problems = verify(bundle).problems
     assert len(problems) == 2 * len(load_bundle(bundle).model.tasks)  # in either runtime
-    assert all(re.match("golden rows, (eager|factorised): ", problem) for problem in problems)
+    assert all(re.match("golden rows, (plain|factorised): ", problem) for problem in problems)
     assert main(["verify", str(bundle), "--json"]) in {1, 3}
 
 
@@ -234,10 +234,10 @@ def test_every_runtime_is_held_to_the_same_predictions(bundle: Path) -> None:
         raise ConfigError("runtime missing: install it")
 
     verification = verify(
-        bundle, runtimes={"halved": halved, "missing": missing, "eager": RUNTIMES["eager"]}
+        bundle, runtimes={"halved": halved, "missing": missing, "plain": RUNTIMES["plain"]}
     )
-    assert set(verification.golden_difference) == {"halved", "eager"}
-    assert set(verification.golden_difference["eager"].values()) == {0.0}
+    assert set(verification.golden_difference) == {"halved", "plain"}
+    assert set(verification.golden_difference["plain"].values()) == {0.0}
     assert any(p.startswith("golden rows, halved: click differs") for p in verification.problems)
     assert verification.not_replayed == {"missing": "runtime missing: install it"}
     assert set(verification.golden_calibrated.values()) == {0.0}
@@ -249,8 +249,8 @@ def test_runtimes_are_replayed_where_asked_for(
     def missing(bundle: ModelBundle) -> Replay:
         raise ConfigError("install it")
 
-    eager = RUNTIMES["eager"]
-    twice = {"eager": eager, "again": eager, "missing": missing}
+    plain = RUNTIMES["plain"]
+    twice = {"plain": plain, "again": plain, "missing": missing}
     monkeypatch.setattr("ranker.scoring.verification.RUNTIMES", twice)
     assert main(["verify", str(bundle)]) == 0
     printed = capsys.readouterr().out
@@ -262,7 +262,7 @@ def test_runtimes_are_replayed_where_asked_for(
     assert "not replayed: missing: install it" in printed
     assert "not replayed: again" not in printed
     assert main(["verify", str(bundle), "--runtime", "abacus"]) == 2
-    assert "'eager', 'again', 'missing', 'all'" in capsys.readouterr().err
+    assert "'plain', 'again', 'missing', 'all'" in capsys.readouterr().err
 
 
 def test_the_schemas_digest_is_checked(bundle: Path) -> None:

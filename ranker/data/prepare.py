@@ -67,6 +67,18 @@ class PrepareSettings(Config):
             return [v.isoformat() if type(v) is datetime.date else v for v in value]
         return value
 
+    @field_validator("snapshots")
+    @classmethod
+    def _real_dates(cls, dates: tuple[str, ...]) -> tuple[str, ...]:
+        for date in dates:
+            try:
+                known = datetime.date.fromisoformat(date).isoformat() == date
+            except ValueError:
+                known = False
+            if not known:  # 11.03.2025 is read as November by some and as March by others
+                raise ValueError(f"{date!r} is not a local date like 2022-05-05")
+        return dates
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:

@@ -22,8 +22,18 @@ def window_labels(time_ms: IntArray, schema: Schema) -> pd.Index:
     """The label of each row's window: the local date of its beginning (with hour if not daily)."""
     codes, begins = pd.factorize(_window_begins(time_ms, schema))
     stamps = pd.DatetimeIndex(begins.astype("datetime64[ms]"))
-    labels = stamps.strftime("%Y-%m-%d" if schema.window_hours % 24 == 0 else "%Y-%m-%dT%H")
+    labels = stamps.strftime(_label_format(schema))
     return labels.astype(object).take(codes)
+
+
+def next_label(label: str, schema: Schema) -> str:
+    """The label of the window after the one that ``label`` names."""
+    begin = pd.Timestamp(label) + pd.Timedelta(hours=schema.window_hours)
+    return str(begin.strftime(_label_format(schema)))
+
+
+def _label_format(schema: Schema) -> str:
+    return "%Y-%m-%d" if schema.window_hours % 24 == 0 else "%Y-%m-%dT%H"
 
 
 def _window_begins(time_ms: IntArray, schema: Schema) -> IntArray:

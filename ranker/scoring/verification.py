@@ -32,7 +32,7 @@ BuildReplay = Callable[[ModelBundle], Replay]
 """Makes a runtime ready for a bundle; `ConfigError` says why it can't be had here."""
 
 AT_ONCE: Mapping[str, BuildReplay] = {
-    "eager": lambda bundle: bundle.model.predict,
+    "plain": lambda bundle: bundle.model.predict,
     "factorised": lambda bundle: factorised_forward(bundle.model, bundle.schema),
 }
 """Those that need no time to get ready."""

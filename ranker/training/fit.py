@@ -75,14 +75,16 @@ class TrainResult:
     examples_per_s: float
 
 
-def check_run(store: EncodedStore, config: TrainConfig, start_from: ModelBundle | None) -> None:
-    """Refuse what `train` would refuse, before anything is written.
+def check_run(
+    store: EncodedStore, config: TrainConfig, start_from: ModelBundle | None
+) -> tuple[Window, ...]:
+    """The windows to train on; refuses what `train` would refuse, before anything is written.
 
     Raises:
         DataError: no windows to train on, or a store that does not continue the bundle's.
         ConfigError: no task counts in the score, features that don't exist, or too few GPUs.
     """
-    _Run(store=store, config=config, start_from=start_from)
+    return _Run(store=store, config=config, start_from=start_from).windows
 
 
 def train(

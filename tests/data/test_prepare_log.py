@@ -323,6 +323,12 @@ def test_snapshot_within_a_window(
         )
 
 
+@pytest.mark.parametrize("date", ["11.03.2025", "2025-3-11", "20250311", "2025-W11-2", "soon"])
+def test_a_snapshots_date_is_read_in_one_way_only(date: str) -> None:
+    with pytest.raises(ValueError, match="is not a local date like 2022-05-05"):
+        PrepareSettings(snapshots=(date,))
+
+
 def test_snapshot_before_anything_is_standardised(
     log_columns: MakeColumns, write_log: WriteLog, log_schema: Schema, prepare_log: PrepareLog
 ) -> None:

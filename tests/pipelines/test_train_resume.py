@@ -172,6 +172,22 @@ def test_a_disk_too_full_for_the_bundle_says_so(
     assert main(["verify", str(tmp_path / "run" / "bundle")]) == 0
 
 
+def test_days_that_nobody_trains_on_are_said(
+    tmp_path: Path,
+    config_file: Path,
+    prepared_synthetic: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = train_words(config_file, prepared_synthetic, tmp_path / "run")
+    assert main([*words, "--set", "before_window=2024-03-05"]) == 0
+    for first, gap in (("2024-03-05", False), ("2024-03-06", True)):
+        more = ["--continue", str(tmp_path / "run" / "bundle"), "--set", f"first_window={first}"]
+        words = train_words(config_file, prepared_synthetic, tmp_path / first)
+        assert main([*words, *more, "--set", "before_window=2024-03-07"]) == 0
+        said = "holds nothing between 2024-03-04, the last window" in capsys.readouterr().err
+        assert said is gap
+
+
 def test_resuming_with_another_config_leaves_the_run_as_it_was(
     tmp_path: Path,
     config_file: Path,

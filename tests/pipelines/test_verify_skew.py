@@ -29,7 +29,7 @@ def bundle(chain: Chain) -> ModelBundle:
 
 
 @pytest.mark.parametrize("unit", ["s", "us"])
-def test_files_may_say_the_time_in_integers_or_as_timestamps(
+def test_files_may_differ_in_how_they_write_a_value(
     unit: str, chain: Chain, tmp_path: Path
 ) -> None:
     """As where `join` has added to a log that somebody else had begun."""
@@ -39,6 +39,10 @@ def test_files_may_say_the_time_in_integers_or_as_timestamps(
     (tmp_path / "log").mkdir()
     pq.write_table(log.slice(0, half), tmp_path / "log" / "a.parquet")
     later = log.set_column(place, "time_s", stamps).slice(half)
+    for name, kind in (("click", pa.bool_()), ("like", pa.float64())):
+        later = later.set_column(log.column_names.index(name), name, later.column(name).cast(kind))
+    devices = later.column("device").dictionary_encode()
+    later = later.set_column(log.column_names.index("device"), "device", devices)
     pq.write_table(later, tmp_path / "log" / "b.parquet")
     words = ["--data", chain.data, "--log", tmp_path / "log", "--json"]
     ran = run_ranker("verify", chain.bundle, *words)
