@@ -93,7 +93,8 @@ def audit_with_draft(sample: LogSample, tables: Tables, *, name: str) -> Audit:
     """
     kept = without_duplicates(sample.rows)
     columns = columns_of(kept)
-    roles = find_roles(columns)
+    table_columns = {owner: columns_of(table) for owner, table in tables.items()}
+    roles = find_roles(columns, table_columns)
     days, offset = 0.0, None
     if roles.time is not None:
         time_ms = columns[roles.time].time_ms
@@ -104,11 +105,9 @@ def audit_with_draft(sample: LogSample, tables: Tables, *, name: str) -> Audit:
         name=name,
         tables={
             owner: find_table_features(
-                columns_of(table),
-                key=str(roles.user if owner == "user" else roles.item),
-                owner=owner,
+                table, key=str(roles.user if owner == "user" else roles.item), owner=owner
             )
-            for owner, table in tables.items()
+            for owner, table in table_columns.items()
         },
         time_zone=time_zone_of_offset(0 if offset is None else offset[0]),
         why_time_zone=NO_LOCAL_TIME if offset is None else offset[1],

@@ -25,8 +25,9 @@ from ranker.audit.names import (
     word_set,
     words,
 )
-from ranker.schema import Schema
+from ranker.schema import Owner, Schema
 
+MAX_BAD_SHARE = 0.01  # what `prepare` puts up with, too
 Sureness = Literal["sure", "likely", "unsure"]
 Columns = Mapping[str, Column]
 _TIME_DRESS = word_set("event request impression log server stamp utc ms s us ns unix epoch")
@@ -90,11 +91,14 @@ def roles_of_schema(schema: Schema, columns: Columns) -> Roles:
     return roles
 
 
-def find_roles(columns: Columns) -> Roles:
-    """Guess the roles from names and values."""
+def find_roles(columns: Columns, tables: Mapping[Owner, Columns] | None = None) -> Roles:
+    """Guess the roles from names and values, and from the tables of users and items."""
     roles = Roles()
+    for owner, table in (tables or {}).items():
+        _find_shared_id(columns, roles, owner, table)
     for role, spellings in (("user", USER_WORDS), ("item", ITEM_WORDS)):
-        _find_id(columns, roles, role, spellings)
+        if getattr(roles, role) is None:
+            _find_id(columns, roles, role, spellings)
     _find_time(columns, roles)
     _find_request(columns, roles)
     _find_position(columns, roles)
@@ -102,6 +106,22 @@ def find_roles(columns: Columns) -> Roles:
     _find_watch_time(columns, roles)
     _find_extras(columns, roles)
     return roles
+
+
+def _find_shared_id(columns: Columns, roles: Roles, owner: Owner, table: Columns) -> None:
+    """The one column that the log shares with a table and that names the table's rows."""
+    shared = [
+        column.name
+        for column in _free(columns, roles)
+        if column.name in table and _names_rows(table[column.name])
+    ]
+    if len(shared) == 1:
+        roles.take(owner, shared[0], "sure", f"shared with the {owner} table, whose rows it names")
+
+
+def _names_rows(column: Column) -> bool:
+    is_id = column.kind == "text" or (column.kind == "number" and column.is_whole)
+    return is_id and column.num_distinct == len(column.values)
 
 
 def _find_id(columns: Columns, roles: Roles, role: str, spellings: tuple[str, ...]) -> None:
@@ -225,7 +245,7 @@ def is_stay_time(column: Column) -> bool:
         and len(column.finite)
         and not column.is_binary
         and column.time_unit is None
-        and column.finite.min() >= 0
+        and float((column.finite < 0).mean()) <= MAX_BAD_SHARE
     )
 
 

@@ -115,8 +115,11 @@ def estimate_lift(
         num_replicates = len(deviations)
         quantile = float(student_t.ppf((1 + confidence) / 2, df=num_replicates - 1))
         margin = quantile * float(np.std(deviations, ddof=1))
-        point = ratio - 1
-        low, high = point - margin, point + margin
+        if margin == 0 and ratio != 1:  # as where an arm of few users had no outcome in any
+            reason = f"{num_replicates} replicates don't differ: too few outcomes for an interval"
+        else:
+            point = ratio - 1
+            low, high = point - margin, point + margin
     return Lift(
         metric=task.name,
         family=task.family,

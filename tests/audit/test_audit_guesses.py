@@ -285,3 +285,25 @@ def test_names_that_a_schema_can_not_have() -> None:
     }
     audit = audit_with_draft(sample_of(small_log(**odd)), {}, name="odd")
     assert {feature.column for feature in audit.schema.features} >= set(odd)
+
+
+def test_a_table_shows_which_column_is_the_user() -> None:
+    """Whatever it is called: log and user table share one column, and it is unique in the table."""
+    log = small_log(uid=None, reader=np.random.default_rng(3).integers(7, size=143))
+    readers = pa.table({"reader": np.arange(7), "country": list("aabbcab")})
+    audit = audit_with_draft(sample_of(log), {"user": readers}, name="x")
+    assert audit.schema.log.user == "reader"
+    assert role_of(audit, "reader") == "user"
+    assert audit_with_draft(sample_of(log), {}, name="x").schema.log.user == TO_BE_NAMED
+    twice = pa.concat_tables([readers, readers.slice(0, 1)])
+    assert audit_with_draft(sample_of(log), {"user": twice}, name="x").schema.log.user != "reader"
+
+
+def test_a_bad_cell_does_not_turn_a_watch_time_into_a_feature() -> None:
+    seconds = np.random.default_rng(4).integers(0, 90, size=143).astype(np.float64)
+    seconds[17] = -3
+    audit = audit_with_draft(sample_of(small_log(dwell_seconds=seconds)), {}, name="x")
+    assert audit.schema.log.watch_time == "dwell_seconds"
+    seconds[:9] = -3
+    audit = audit_with_draft(sample_of(small_log(dwell_seconds=seconds)), {}, name="x")
+    assert audit.schema.log.watch_time is None

@@ -71,6 +71,7 @@ def test_same_slates_are_no_verdict():
         (arm(2.0), arm(2.0, (1.0, np.nan, 2.0)), "in some refits"),
         (arm(2.0, (1.0,)), arm(2.0, (1.0,)), r"1 replicate\(s\)"),
         (arm(2.0), arm(0.0, (0.0, 0.0, 0.0)), "nothing happened in treatment"),
+        (arm(2.0, (2.0, 2.0)), arm(0.0, (1.0, 1.0)), "2 replicates don't differ"),
     ],
 )
 def test_no_lift_without_a_reason(control, treatment, reason):
