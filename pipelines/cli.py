@@ -141,7 +141,9 @@ def _explain(error: Exception, console: Console, *, name: str, again: str) -> in
         return EXIT_USAGE
     # torch has a class of its own for GPUs alone
     is_torch_out_of_memory = isinstance(error, RuntimeError) and (
-        "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
+        "allocate memory" in str(error)
+        or "start new thread" in str(error)
+        or type(error).__name__ == "OutOfMemoryError"
     )
     if isinstance(error, MemoryError) or is_torch_out_of_memory:
         advice = f"take smaller pieces ({SMALLER_PIECES[name]})" if name in SMALLER_PIECES else ""

@@ -16,19 +16,24 @@ PLAIN_LINE_EVERY_S = 10.0
 
 
 class OutlivingStream:
-    """A standard stream whose reader may go away: the work and its exit code matter more."""
+    """A standard stream that may be lost: the work and its exit code matter more.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    Args:
+        stream: the stream.
+        lost: the errors after which it is written to no more.
+    """
+
+    def __init__(self, stream: TextIO, lost: type[OSError]) -> None:
+        self._stream, self._lost = stream, lost
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write, or from the reader's end on: write nowhere."""
+        """Write, or once it is lost: write nowhere."""
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
+        except self._lost:
             self._write_nowhere()
             return len(text)
 
@@ -36,7 +41,7 @@ class OutlivingStream:
         """See `write`."""
         try:
             self._stream.flush()
-        except BrokenPipeError:
+        except self._lost:
             self._write_nowhere()
 
     def _write_nowhere(self) -> None:
@@ -50,9 +55,9 @@ def outliving_readers() -> Iterator[None]:
     """Make stdout and stderr `OutlivingStream`; one that was closed from the start, nowhere."""
     given = sys.stdout, sys.stderr
     with Path(os.devnull).open("w") as nowhere:
-        sys.stdout, sys.stderr = (
-            cast("TextIO", OutlivingStream(stream or nowhere)) for stream in given
-        )
+        # a result that finds no room is an error; a message that does not is only lost
+        sys.stdout = cast("TextIO", OutlivingStream(given[0] or nowhere, BrokenPipeError))
+        sys.stderr = cast("TextIO", OutlivingStream(given[1] or nowhere, OSError))
         try:
             yield
         finally:

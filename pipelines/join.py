@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -170,11 +171,11 @@ def _write(arguments: argparse.Namespace, output: Path, joiner: Joiner) -> JoinS
     """Write the impressions and a manifest; both are there whole or not at all."""
     impressions = joiner.impressions(arguments.slates)
     if _is_file(output):
-        with replacing_file(output) as temporary:
-            _write_parts(impressions, lambda _: temporary)
-        summary = _summary(output, joiner)
-        files = {output.name: sha256_of(output)}
-        write_json(_manifest_beside(output), _manifest(arguments, joiner, summary, files))
+        with replacing_file(_manifest_beside(output)) as manifest, replacing_file(output) as new:
+            _write_parts(impressions, lambda _: new)
+            summary = _summary(output, joiner)
+            files = {output.name: sha256_of(new)}
+            write_json(manifest, _manifest(arguments, joiner, summary, files))
         return summary
     with replacing_folder(output, kind=KIND) as folder:
         # Not beside the manifest: other readers of Parquet folders would stumble over it.
@@ -221,7 +222,7 @@ def _like(table: pa.Table, schema: pa.Schema, file: Path) -> pa.Table:
     try:
         table = table.select(schema.names)
         for ours, theirs in zip(table.schema, schema, strict=True):
-            if pa.types.is_temporal(ours.type) != pa.types.is_temporal(theirs.type):
+            if _sort_of(ours.type) != _sort_of(theirs.type):
                 raise pa.ArrowTypeError(f"{ours.name!r} is {ours.type} here, {theirs.type} there")
         return table.cast(schema)
     except (pa.ArrowException, KeyError) as error:
@@ -231,15 +232,29 @@ def _like(table: pa.Table, schema: pa.Schema, file: Path) -> pa.Table:
         ) from None
 
 
+def _sort_of(kind: pa.DataType) -> str:
+    """What may be written as one another without saying something else; a null fits anything."""
+    import pyarrow as pa
+
+    from ranker.data.column_types import is_text
+
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return "number"
+    if is_text(kind):
+        return "text"
+    return "time" if pa.types.is_temporal(kind) else str(kind)
+
+
 def moment_ms(text: str, schema: Schema) -> int:
     """A moment: milliseconds since 1970, or a date with or without time in the schema's time zone.
 
     Raises:
         ConfigError: neither.
     """
-    from ranker.data.columns import EARLIEST_MS
+    from ranker.data.columns import EARLIEST_MS, LATEST_MS
 
-    if text.isdecimal() and int(text) >= EARLIEST_MS:  # a date may be written 20240318, too
+    # a date may be written 20240318, too
+    if text.isdecimal() and EARLIEST_MS <= int(text) < LATEST_MS:
         return int(text)
     try:
         moment = datetime.datetime.fromisoformat(text)
@@ -255,6 +270,19 @@ def moment_ms(text: str, schema: Schema) -> int:
 
 def _manifest_beside(output: Path) -> Path:
     return output.with_name(output.name + ".manifest.json")
+
+
+def _require_ours(manifest: Path) -> None:
+    """Raise `OutputError` if something else than an earlier join's manifest is there."""
+    require_free_or_file(manifest)
+    if not manifest.exists():
+        return
+    try:
+        ours = json.loads(manifest.read_text(encoding="utf-8"))["kind"] == KIND
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise OutputError(f"{manifest}: is no join's manifest, which would go there; move it away")
 
 
 def _is_file(output: Path) -> bool:
@@ -276,6 +304,7 @@ def _check_outputs(output: Path, arguments: argparse.Namespace) -> None:
             raise OutputError(f"{unmatched}: is where --output gets its manifest; choose another")
     if _is_file(output):
         require_free_or_file(output)
+        _require_ours(_manifest_beside(output))
     else:
         check_replaceable(output, kind=KIND)
 

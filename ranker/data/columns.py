@@ -83,7 +83,7 @@ def watch_column(
             given & (watch < 0), reason="negative watch time", column=column, expected="0 or more"
         )
         checker.reject(
-            given & ~(watch < 1e13), reason="NaN or infinite", column=column, expected="a duration"
+            given & ~(watch < 1e13), reason="no duration", column=column, expected="under 300 years"
         )
         usable = given & (watch >= 0) & (watch < 1e13)
     return np.where(usable, watch, 0).round().astype(np.int64)

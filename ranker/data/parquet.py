@@ -96,6 +96,10 @@ def open_file(file: Path) -> pq.ParquetFile:
         if tail != b"PAR1":
             raise DataError(f"{file}: is truncated (it does not end with PAR1); copy it again")
         return pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
+    except UnicodeEncodeError:
+        raise DataError(f"{str(file)!r}: the name is no UTF-8; give it another") from None
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # of a damaged column's name
         raise DataError(f"{file}: can't be opened as Parquet: {_first_line(error)}") from None
 
@@ -121,6 +125,8 @@ def stream_row_group(
     while True:
         try:
             rows = next(batches, None)
+        except MemoryError:  # pyarrow's is an ArrowException, too, but nothing is damaged
+            raise
         except (pa.ArrowException, OSError) as error:
             column = _damaged_column(parquet, row_group)
             raise DataError(

@@ -30,11 +30,13 @@ class Match:
         rows: row among the given ones, -1 where there is none, [N].
         surplus: given rows left over although their key is wanted: it was given more often, [S].
         surplus_first: the first given row with the same key as each of ``surplus``, [S].
+        codes: equal for wanted rows of equal keys, [N].
     """
 
     rows: IntArray
     surplus: IntArray
     surplus_first: IntArray
+    codes: IntArray
 
 
 def match_rows(wanted: pa.Table, given: pa.Table) -> Match:
@@ -63,6 +65,7 @@ def match_rows(wanted: pa.Table, given: pa.Table) -> Match:
         rows=rows,
         surplus=surplus,
         surplus_first=order[np.searchsorted(in_order, given_code[surplus], side="left")],
+        codes=code,
     )
 
 

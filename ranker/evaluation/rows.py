@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
-from ranker.data.given_columns import number_column
+from ranker.data.given_columns import number_column, one_column
 from ranker.data.parquet import DataError
+from ranker.data.row_hash import hash_rows
 from ranker.data.store import EncodedStore, Window
 from ranker.evaluation.matching import Match, key_columns, match_rows, time_column_ms
 from ranker.evaluation.metrics import FloatArray, IntArray
 from ranker.schema import MS_PER_UNIT, TaskSpec
 
-TIME_MS = "_time_ms"
+logger = logging.getLogger(__name__)
+TIME_MS, REQUEST_HASH = "_time_ms", "_request_hash"
 MAX_PREDICTION = 1e100  # sums of squares of more leave the range of float64
 
 
@@ -69,8 +73,9 @@ def match_predictions(
     """Anybody's predictions, brought into the order of ``rows``.
 
     The table has the log's user, item and time columns (time in the log's unit, or time stamps)
-    and one column for each task it predicts. Rows of other impressions are ignored; a row logged
-    twice takes its two predictions in the file's order.
+    and one column for each task it predicts; also the log's request column tells rows apart that
+    share the others. Rows of other impressions are ignored. Rows that nothing tells apart take
+    their predictions in the file's order, and a warning says so.
 
     Raises:
         DataError: missing or repeated columns, ids or predictions of the wrong type, rows without
@@ -92,7 +97,13 @@ def match_predictions(
     )
     span = slice(rows.start, rows.stop)
     time_ms = pa.array(np.asarray(store.column("time_ms")[span], dtype=np.int64))
-    match = match_rows(wanted.select([log.user, log.item]).append_column(TIME_MS, time_ms), given)
+    keys = wanted.select([log.user, log.item]).append_column(TIME_MS, time_ms)
+    if log.request is not None and log.request in table.column_names:
+        asked = np.asarray(store.column("request")[span], dtype=np.int64)
+        keys = keys.append_column(REQUEST_HASH, pa.array(asked))
+        request = one_column(table, log.request, source).combine_chunks()
+        given = given.append_column(REQUEST_HASH, pa.array(hash_rows({"request": request})))
+    match = match_rows(keys, given)
     lost = np.flatnonzero(match.rows < 0)
     if len(lost):
         raise DataError(
@@ -100,7 +111,27 @@ def match_predictions(
             f"{wanted.slice(int(lost[0]), 1).to_pylist()[0]}; predict every row, or choose other "
             "windows (--from, --before)"
         )
-    return {task.name: _task_predictions(table, task, match, source) for task in tasks}
+    found = {task.name: _task_predictions(table, task, match, source) for task in tasks}
+    _warn_of_guesses(found, match, keys, source)
+    return found
+
+
+def _warn_of_guesses(
+    predictions: Mapping[str, FloatArray], match: Match, keys: pa.Table, source: str
+) -> None:
+    """Say which rows could have got each other's predictions."""
+    repeated = np.bincount(match.codes)[match.codes] > 1
+    frame = pd.DataFrame({name: values[repeated] for name, values in predictions.items()})
+    differing = frame.groupby(match.codes[repeated]).transform("nunique").gt(1).any(axis=1)
+    if differing.any():
+        logger.warning(
+            "%s: %s rows share %s with others but not their predictions; they take them in the "
+            "file's order, which is right for the files that `evaluate` writes. Give the log's "
+            "request column where it tells them apart",
+            source,
+            f"{int(differing.sum()):,}",
+            ", ".join(name for name in keys.column_names if not name.startswith("_")) + " and time",
+        )
 
 
 def _task_predictions(table: pa.Table, task: TaskSpec, match: Match, source: str) -> FloatArray:
@@ -133,13 +164,15 @@ def _keys(store: EncodedStore, rows: EvaluationRows) -> pa.Table:
     span = slice(rows.start, rows.stop)
     time_ms = np.asarray(store.column("time_ms")[span], dtype=np.int64)
     factor = MS_PER_UNIT[log.time_unit]
-    time = time_ms * 1000 if factor < 1 else time_ms // int(factor)
+    time = pa.array(time_ms * 1000 if factor < 1 else time_ms // int(factor))
+    if factor > 1 and (time_ms % int(factor)).any():  # of a timestamp column finer than the unit
+        time = pa.array(time_ms, pa.timestamp("ms", "UTC"))
     user = np.asarray(store.column("user")[span], dtype=np.int64)
     item = np.asarray(store.column("item")[span], dtype=np.int64)
     return pa.table(
         {
             log.user: vocabularies["user"].decode(user),
             log.item: vocabularies["item"].decode(item),
-            log.time: pa.array(time),
+            log.time: time,
         }
     )

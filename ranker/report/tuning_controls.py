@@ -29,7 +29,7 @@ SCRIPT = r"""
   const cache = {};
   const linear = (combination, weights) => {
     cache[combination] ??= termsOf(predictions, page.tasks, combination, starts);
-    return linearScore(cache[combination], weights, numRows);
+    return linearScore(cache[combination], weights, numRows, combination);
   };
   const todaysOrder = ordered(linear(page.combination, today), starts);
   const todaysValues = valuesOf(todaysOrder, starts, judged, page.at);

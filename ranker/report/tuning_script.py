@@ -61,13 +61,17 @@ SCRIPT = r"""
   };
 
   // orders rows as the score does: of a weighted product it is the logarithm
-  const linearScore = (termByTask, weights, numRows) => {
+  const linearScore = (termByTask, weights, numRows, combination) => {
     const score = new Float64Array(numRows);
+    let total = 0;
     for (const [name, values] of Object.entries(termByTask)) {
       const weight = weights[name] ?? 0;
+      total += weight;
       if (weight > 0) for (let i = 0; i < numRows; i++) score[i] += weight * values[i];
     }
-    return score;
+    // ranks tie often: the item id decides between equal sums, not their last digits
+    return combination === "rank_normalised_sum" && total > 0
+      ? score.map((v) => Math.round(v / total * 1e12) / 1e12 * total) : score;
   };
 
   const score = ({predictions, tasks, weights, combination, starts}) => {
@@ -76,7 +80,8 @@ SCRIPT = r"""
       || weighed.some((other) => other.conditional_on === task.name));
     const given = Object.fromEntries(needed.map((task) => [task.name, predictions[task.name]]));
     const numRows = Object.values(given)[0].length;
-    const linear = linearScore(terms(given, needed, combination, starts), weights, numRows);
+    const termByTask = terms(given, needed, combination, starts);
+    const linear = linearScore(termByTask, weights, numRows, combination);
     return combination === "weighted_product" ? linear.map(Math.exp) : linear;
   };
 

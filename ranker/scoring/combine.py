@@ -92,6 +92,9 @@ def unconditional(
     return multiplied
 
 
+TIED_DECIMALS = 12
+
+
 def weighted_product(
     predictions: Mapping[str, FloatArray],
     weights: Mapping[str, float],
@@ -163,10 +166,13 @@ def rank_normalised_sum(
         raise ValueError(
             f"requests: expected {num_rows} codes, one a candidate, got shape {requests.shape}"
         )
-    return _bounded_sum(
+    scores = _bounded_sum(
         _signed_weight(task, weights) * normalised_ranks(predictions[task.name], requests)
         for task in weighed
     )
+    # Ranks tie often: the item id is to decide between equal sums, not their last digits.
+    total = sum(weights[task.name] for task in weighed)
+    return np.round(scores / total, TIED_DECIMALS) * total
 
 
 def _bounded_sum(terms: Iterable[Float64Array]) -> Float64Array:

@@ -147,6 +147,24 @@ def test_rank_normalised_sum_is_that_of_ranks_within_each_request(
     np.testing.assert_allclose(rescored, factor * score, atol=1e-9)
 
 
+@pytest.mark.parametrize("factor", [3.0, 10.0, 1e-3])
+def test_equal_sums_of_ranks_stay_equal_whatever_the_weights(factor: float) -> None:
+    """Row 0 is second and first of 7, row 1 first and second: only their ids tell them apart."""
+    rng = np.random.default_rng(6)
+    ranks = np.stack([rng.permutation(7) for _ in range(2)])
+    predictions = {"click": ranks[0] / 10, "watch_time_s": ranks[1] * 7.0}
+    one = np.zeros(7, dtype=np.int64)
+    for names in ({"click": 1.0, "watch_time_s": 1.0}, {"click": 0.1, "watch_time_s": 0.3}):
+        scaled = {name: weight * factor for name, weight in names.items()}
+        before, after = (
+            rank_normalised_sum(predictions, w, TASKS, requests=one) for w in (names, scaled)
+        )
+        exact = names["click"] * 10 * ranks[0] + names["watch_time_s"] * 10 * ranks[1]
+        order = np.argsort(-exact.round(6), kind="stable")
+        for scores in (before, after):
+            np.testing.assert_array_equal(np.argsort(-scores, kind="stable"), order)
+
+
 def test_rank_normalised_sum_by_hand() -> None:
     requests = np.array([7, 7, 7, 2, 7])
     predictions = {
