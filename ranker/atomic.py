@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 MANIFEST = "manifest.json"
@@ -115,7 +115,10 @@ def require_free_or_folder(path: Path) -> None:
 
 
 def check_replaceable(path: Path, *, kind: str) -> None:
-    """Raise `OutputError` unless ``path`` is free, empty, or an earlier output of ``kind``."""
+    """Raise `OutputError` unless ``path`` is free, empty, or an earlier output of ``kind`` alone.
+
+    Its manifest says what is its own: ``files`` by relative path, and further ``entries``.
+    """
     require_free_or_folder(path)
     if not path.is_dir() or not any(path.iterdir()):
         return
@@ -124,13 +127,27 @@ def check_replaceable(path: Path, *, kind: str) -> None:
             f"{path}: is not empty and holds no {MANIFEST} of an earlier output; "
             "choose another folder"
         )
-    try:
-        found = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
-        found = "something unknown"
+    found, own = "something unknown", None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        found = manifest["kind"]
+        files = {Path(name).parts[0] for name in manifest["files"]}
+        own = {MANIFEST, *manifest.get("entries", ()), *files}
     if found != kind:
         raise OutputError(
             f"{path}: holds {found}, and only {kind} may be replaced here; choose another folder"
+        )
+    if own is not None:
+        require_nothing_else(path, own)
+
+
+def require_nothing_else(path: Path, own: Collection[str]) -> None:
+    """Raise `OutputError` if the folder ``path`` holds more than what is called as in ``own``."""
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in own)
+    if foreign:
+        raise OutputError(
+            f"{path}: holds {foreign[0]!r}, which is no part of this output and would be deleted "
+            "with it; move it away, or choose another --output"
         )
 
 

@@ -12,6 +12,7 @@ import pytest
 from ranker.atomic import (
     MANIFEST,
     OutputError,
+    check_replaceable,
     replacing_file,
     replacing_folder,
     sha256_of,
@@ -214,6 +215,23 @@ def dead_process() -> int:
     process = subprocess.Popen(["true"])
     process.wait()
     return process.pid
+
+
+def test_what_somebody_put_into_an_output_is_not_deleted_with_it(tmp_path: Path) -> None:
+    content = {"kind": "run", "files": {"a.txt": "", "deep/b.txt": ""}, "entries": ["c.txt"]}
+    with replacing_folder(tmp_path / "out", kind="run") as temporary:
+        write_json(temporary / MANIFEST, content)
+        (temporary / "deep").mkdir()
+        for name in ("a.txt", "deep/b.txt", "c.txt"):
+            (temporary / name).touch()
+    check_replaceable(tmp_path / "out", kind="run")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with (
+        pytest.raises(OutputError, match=r"holds 'notes\.txt', which is no part of this output"),
+        replacing_folder(tmp_path / "out", kind="run"),
+    ):
+        raise AssertionError("must not begin")
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
 def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:

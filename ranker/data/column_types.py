@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -20,8 +21,12 @@ def type_class(feature: FeatureSpec) -> str:
     return "id" if feature.kind == "categorical" else "number"
 
 
-def check_files(path: Path, needed: dict[str, str]) -> None:
+def check_files(
+    path: Path, needed: Mapping[str, str], *, optional: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Every file has every column once, in a fitting type, ids in the same type in all files.
+
+    The same holds of the ``optional`` columns that a file has.
 
     A column of nulls only has Arrow's type null: it fits wherever numbers do.
 
@@ -36,7 +41,7 @@ def check_files(path: Path, needed: dict[str, str]) -> None:
             *_missing(file, arrow, needed),
             *(
                 problem
-                for column, kind_of in needed.items()
+                for column, kind_of in {**optional, **needed}.items()
                 if (problem := _problem(file, arrow, column, kind_of, id_kinds))
             ),
         ]

@@ -170,6 +170,7 @@ def prepare(
             "schema_digest": digest(schema),
             "summary": asdict(summary),
             "files": describing_files(output),
+            "entries": ["store", "state", "snapshots", "origin.json", "quarantine.parquet"],
         },
     )
     return summary

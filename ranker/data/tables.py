@@ -37,6 +37,7 @@ from ranker.schema import FeatureSpec, Owner, Schema
 
 # Impressions have labels; candidates are a request and an item; requests have no item yet.
 Content = Literal["impressions", "candidates", "requests"]
+MAX_ORDER = 2.0**62
 Quarantine = Callable[[pa.Table], None]
 
 
@@ -182,7 +183,8 @@ def read_earlier_history(path: Path, schema: Schema) -> pa.Table:
     """
     assert schema.earlier_history is not None
     order = schema.earlier_history.order
-    check_files(path, {schema.log.user: "id", schema.log.item: "id", order: "integer"})
+    needed = {schema.log.user: "id", schema.log.item: "id", order: "integer"}
+    check_files(path, needed, optional={task.label: "number" for task in schema.tasks})
     problems = ProblemLog()
     tables = []
     for located in stream(path):
@@ -191,6 +193,13 @@ def read_earlier_history(path: Path, schema: Schema) -> pa.Table:
         order_values = rows.column(order)
         checker.reject(
             mask(pc.is_null(order_values)), reason="null", column=order, expected="an integer"
+        )
+        size = pc.cast(order_values, pa.float64(), safe=False)
+        checker.reject(
+            mask(pc.fill_null(pc.greater(size, MAX_ORDER), False)),
+            reason="too large",
+            column=order,
+            expected=f"at most {MAX_ORDER:.0f}",
         )
         columns = {
             "user": id_column(

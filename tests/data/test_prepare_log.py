@@ -102,7 +102,7 @@ def test_quarantine_holds_exactly_the_bad_rows(
     assert [(row["_file"], row["_row_group"], row["_row"], row["_reason"]) for row in bad] == [
         (str(first), 0, 2, "click: out of range"),
         (str(second), 1, 1, "play_ms: negative watch time"),
-        (str(second), 2, 0, "play_ms: NaN or infinite"),
+        (str(second), 2, 0, "play_ms: no duration"),
     ]
     assert [(row["item_id"], row["click"], row["extra"]) for row in bad] == [
         ("c", 9, None), ("e", 0, [4]), ("b", 1, [6]),
@@ -112,7 +112,7 @@ def test_quarantine_holds_exactly_the_bad_rows(
     assert summary.bad_rows_by_reason == {
         "click: out of range": 1,
         "play_ms: negative watch time": 1,
-        "play_ms: NaN or infinite": 1,
+        "play_ms: no duration": 1,
     }
 
 

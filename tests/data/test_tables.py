@@ -418,6 +418,8 @@ def test_earlier_history_lacks_labels_it_does_not_know(
         ({"u": [1], "i": [5]}, "column 'n' is missing"),
         ({"u": [1], "i": [5], "n": pa.array([None], pa.int64())}, "row 0, column 'n': null"),
         ({"u": [1], "i": [5], "n": [0], "y": [2]}, "column 'y': out of range: got 2"),
+        ({"u": [1], "i": [5], "n": [0], "y": ["1"]}, "column 'y' must be a number, got string"),
+        ({"u": [1], "i": [5], "n": pa.array([2**63], pa.uint64())}, "column 'n': too large"),
         (
             {
                 "u": pa.array([], pa.int64()),

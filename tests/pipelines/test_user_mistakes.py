@@ -100,7 +100,7 @@ def test_wrong_inputs_of_the_other_commands(chain: Chain, tmp_path: Path) -> Non
         (["prepare", "--schema", schema, "--log", log, *out], 3, "give --users FILE"),
         (["prepare", *chain.raw_words, "--state", missing, *out], 3, "holds no state"),
         (["prepare", *chain.raw_words], 2, "arguments are required: --output"),
-        (["prepare", *chain.raw_words, "--set", "snapshots=['soon']", *out], 3, "is not a date"),
+        (["prepare", *chain.raw_words, "--set", "snapshots=['soon']", *out], 2, "not a local date"),
         (["train", "--data", missing, *out], 3, "holds no prepared data"),
         (["train", "--data", chain.run, *out], 3, "holds no prepared data"),
         (["train", *data, "--continue", missing, *out], 3, "is no bundle"),

@@ -26,6 +26,7 @@ from ranker.atomic import (
     put_folder_in_place,
     replacing_file,
     require_free_or_folder,
+    require_nothing_else,
     sha256_of,
     write_json,
 )
@@ -215,6 +216,7 @@ def check_slates_replaceable(output: Path) -> None:
     try:
         manifest = json.loads((output / SLATES_MANIFEST).read_text(encoding="utf-8"))
         is_ours = manifest["kind"] == KIND
+        own = {SLATES_MANIFEST, *(part["name"] for part in manifest["parts"])}
     except (OSError, ValueError, KeyError, TypeError):
         is_ours = False
     if not is_ours:
@@ -222,6 +224,12 @@ def check_slates_replaceable(output: Path) -> None:
             f"{output}: is a folder that holds no slates of an earlier job (no {SLATES_MANIFEST}); "
             "choose another --output"
         )
+    # a job that was killed just after it had published leaves its notes
+    require_nothing_else(output, {*own, *(f.name for f in output.iterdir() if _is_note(f))})
+
+
+def _is_note(file: Path) -> bool:
+    return file.name.startswith(".") and file.is_file() and bool(_OURS.fullmatch(file.name))
 
 
 def _note_of(part: Path) -> Path:
