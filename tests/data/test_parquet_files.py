@@ -188,6 +188,22 @@ def test_texts_that_are_views_come_with_offsets(tmp_path: Path) -> None:
     assert read_table(tmp_path / "views.parquet").schema == expected.schema
 
 
+def test_lack_of_memory_is_no_damage(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def allocate(*_: object, **__: object) -> None:
+        raise pa.ArrowMemoryError("malloc of size 5695040 failed")
+
+    monkeypatch.setattr(parquet.pq, "ParquetFile", allocate)
+    with pytest.raises(MemoryError):
+        read_table(file)
+
+
+def test_a_name_that_is_no_text_is_a_sentence(file: Path) -> None:
+    odd = os.fsencode(file.parent) + b"/\xff.parquet"
+    file.rename(Path(os.fsdecode(odd)))
+    with pytest.raises(DataError, match="the name is no UTF-8"):
+        read_table(Path(os.fsdecode(odd)))
+
+
 def test_read_table_reads_chosen_columns(file: Path, table: pa.Table) -> None:
     assert read_table(file, ["c", "a"]).column("a").equals(table.column("a"))
     with pytest.raises(DataError, match=r"column 'd' is missing; it has \['a', 'b', 'c'\]"):

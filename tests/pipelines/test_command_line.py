@@ -40,6 +40,13 @@ print("fine")
 """
 
 
+def test_messages_that_find_no_room_are_lost_and_nothing_else(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "pipelines.cli", "verify", str(tmp_path / "nowhere")]
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(words, cwd=ROOT, check=False, stderr=full)
+    assert ran.returncode == exit_codes.EXIT_DATA
+
+
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("was_open", [True, False])
 def test_a_reader_that_goes_away_changes_nothing(

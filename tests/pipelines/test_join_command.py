@@ -418,6 +418,37 @@ def test_other_times_and_integers_are_not_mixed(desk: Desk) -> None:
     assert not list(desk.folder.glob("*new*"))
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [([7] * 5, ["007"] * 5), ([True] * 5, [7] * 5), (["a"] * 5, [1] * 5)]
+)
+def test_no_column_is_coerced(first: list[Any], second: list[Any], desk: Desk) -> None:
+    (desk.folder / "slates.parquet").unlink()
+    (desk.folder / "slates.parquet").mkdir()
+    other = {**SLATES, "rid": ["r3", "r3", "r3", "r4", "r4"]}
+    for name, columns, phones in (("1", SLATES, first), ("2", other, second)):
+        table = pa.table({**columns, "phone": phones})
+        pq.write_table(table, desk.folder / "slates.parquet" / f"{name}.parquet")
+    ran = desk.join("--set", "confirmed_by=all")
+    assert (ran.code, "'phone' is" in ran.err) == (3, True), ran.err
+    assert not list(desk.folder.glob("*new*"))
+
+
+def test_nothing_is_replaced_where_the_manifest_can_not_go(desk: Desk) -> None:
+    (desk.folder / "new.parquet").write_text("precious")
+    manifest = desk.folder / "new.parquet.manifest.json"
+    manifest.write_text('{"kind": "hers"}')
+    ran = desk.join()
+    assert (ran.code, "is no join's manifest" in ran.err) == (2, True), ran.err
+    manifest.unlink()
+    manifest.mkdir()
+    ran = desk.join()
+    assert (ran.code, "is a folder" in ran.err) == (2, True), ran.err
+    assert (desk.folder / "new.parquet").read_text() == "precious"
+    manifest.rmdir()
+    assert desk.join().code == 0
+    assert desk.join().code == 0  # in its own output's place
+
+
 def test_integer_labels_beyond_exact_floats_are_taken_as_prepare_takes_them(desk: Desk) -> None:
     stars = pa.array([None, 2**53 + 1, None, None], pa.int64())
     desk.put("outcomes", {**OUTCOMES, "stars": stars})
@@ -449,6 +480,7 @@ def test_damaged_files_are_named(desk: Desk) -> None:
         (["--set", "conflicts=latest"], "conflicts 'latest' needs outcome_time"),
         (["--set", "zero_without_event=[clik]"], r"\['clik'\] are no label columns"),
         (["--as-of", "5"], "--as-of says up to when"),
+        ([*PATIENT, "--as-of", "99999999999999999999"], "is no time: expected a date"),
         (["--set", "patience=3"], "patience"),
     ],
 )
