@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -195,7 +197,20 @@ def _join_group(backend: str, store: Store, *, rank: int, size: int) -> None:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
 
 
+def end_with_parent() -> None:
+    """Let this process die with the one that started it, and not wait for it for hours."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _follow(follow: Callable[[Ranks], None], rank: int, size: int, backend: str, path: str) -> None:
+    end_with_parent()
     with contextlib.suppress(KeyboardInterrupt):  # rank 0 says what there is to say
         store = FileStore(path, size)
         store.set(_here(rank), "")

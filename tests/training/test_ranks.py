@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -50,6 +51,38 @@ def without_chance(three_days: TrainConfig) -> TrainConfig:
         }
     )
     return three_days.model_copy(update={"model": model})
+
+
+ORPHAN = """
+import multiprocessing, os, time
+from ranker.training.ranks import end_with_parent
+
+def follow():
+    end_with_parent()
+    print(os.getpid(), flush=True)
+    time.sleep(120)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=follow)
+    process.start()
+    process.join()
+"""
+
+
+@pytest.mark.slow
+def test_no_rank_outlives_a_killed_run(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(ORPHAN)
+    words = [sys.executable, str(script)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        follower = int(run.stdout.readline())
+        run.kill()
+    for _ in range(200):
+        if not Path(f"/proc/{follower}").exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError("still there after ten seconds")
 
 
 @pytest.mark.slow
