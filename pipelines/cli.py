@@ -25,7 +25,7 @@ from pipelines.exit_codes import (
 from ranker.config import ConfigError
 
 COMMANDS = {
-    "demo": "run the whole pipeline on the sample log and open a report",
+    "demo": "run the whole pipeline on the sample log, up to a report",
     "doctor": "look at this machine, and measure which training settings pay on it",
     "audit": "look at a log of any origin: draft its schema, say what it can answer",
     "validate": "check a log against its schema, row by row, and look for leaks",

@@ -150,7 +150,7 @@ def evaluate_bundle(
 
     rows = read_rows(store, windows)
     num_rows = rows.stop - rows.start
-    console.say(f"predicting {num_rows:,} rows of {len(windows)} windows")
+    console.say(f"predicting {num_rows:,} rows (windows: {len(windows)})")
     raw, gates = predict_rows(bundle, store, rows)
     predictions = bundle.calibrators.apply_in_log_unit(raw)
     write_table(output / "predictions.parquet", prediction_table(store, rows, predictions))

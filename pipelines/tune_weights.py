@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         items = store.encoders.vocabularies["item"]
         titles = read_titles(arguments.titles, store.schema, items)
     rows = read_rows(store, windows)
-    console.say(f"predicting {rows.stop - rows.start:,} rows of {len(windows)} windows")
+    console.say(f"predicting {rows.stop - rows.start:,} rows (windows: {len(windows)})")
     source = arguments.bundle or arguments.predictions
     inputs = tuning_rows(ranker, store, rows, source)
     console.say(f"trying {config.num_candidates:,} weights")

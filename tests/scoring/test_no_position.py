@@ -74,7 +74,7 @@ def test_no_position_can_change_a_score(
         "random": {"position": torch.randint(0, 9, (ROWS,), generator=generator)},
     }
     expected = scores(bundle, batch, {**positions["missing"], **device}, combination)
-    assert len(np.unique(expected)) > ROWS // 2
+    assert len(np.unique(expected)) > ROWS // 3  # sums of ranks tie
     for position in positions.values():
         found = scores(bundle, batch, {**position, **device}, combination)
         np.testing.assert_array_equal(found, expected)
