@@ -8,10 +8,15 @@ import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    model_validator,
+)
 
 MAX_ALIASES = 32  # merge keys (<<) of aliases can double a mapping again and again
 ConfigType = TypeVar("ConfigType", bound="Config")
@@ -22,6 +27,26 @@ class Config(BaseModel):
     """Base of every config and record model: frozen, strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_is_a_number(cls, values: object) -> object:
+        """In YAML yes, on and true are the same, and Python would count them as 1."""
+        given = values if isinstance(values, dict) else {}
+        for name in given.keys() & cls.model_fields.keys():
+            found = given[name]
+            parts = list(found.values()) if isinstance(found, dict) else [found]
+            if any(type(part) is bool for part in parts):
+                kinds = _leaf_types(cls.model_fields[name].annotation)
+                if bool not in kinds and kinds & {int, float}:
+                    raise ValueError(f"{name}: expected a number, got true or false (yes, no, on)")
+        return values
+
+
+def _leaf_types(annotation: object) -> set[object]:
+    """The types that a type is made of: ``dict[str, int | None]`` of str, int and None."""
+    parts = get_args(annotation)
+    return set().union(*map(_leaf_types, parts)) if parts else {annotation}
 
 
 class ConfigError(ValueError):

@@ -189,6 +189,28 @@ def test_configs_are_frozen() -> None:
         Inner().rate = 3  # type: ignore[misc]
 
 
+class Amounts(Config):
+    count: int = 1
+    share: float | None = None
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    flag: bool = False
+    flag_or_count: bool | int = 0
+
+
+@pytest.mark.parametrize("text", ["count: yes", "share: true", "weights: {click: on}"])
+def test_a_truth_is_no_number(text: str, file: Path) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="expected a number, got true or false"):
+        load_config(Amounts, file)
+
+
+def test_truths_are_truths(file: Path) -> None:
+    file.write_text("{count: 3, share: 1e-3, weights: {click: 1}, flag: no, flag_or_count: yes}")
+    config = load_config(Amounts, file)
+    assert (config.flag, config.flag_or_count, config.count) == (False, True, 3)
+    assert (config.share, config.weights) == (1e-3, {"click": 1.0})
+
+
 class Circle(Config):
     kind: Literal["circle"] = "circle"
     radius_m: float = 1.0
