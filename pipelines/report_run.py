@@ -88,17 +88,22 @@ def cost(run_folder: Path, metrics: Mapping[str, Any]) -> c.Cost | None:
         return None
     model = metrics.get("model", {})
     return content.Cost(
-        embedding_parameters=model.get("embedding_parameters"),
-        dense_parameters=model.get("dense_parameters"),
-        multiplications_per_example=model.get("multiplications_per_example"),
-        train_rows=train.get("rows", train.get("rows_trained")),
-        train_examples_per_s=train.get("examples_per_s"),
-        peak_memory_mib=stages.get("peak_memory_mib"),
+        embedding_parameters=_number(model.get("embedding_parameters")),
+        dense_parameters=_number(model.get("dense_parameters")),
+        multiplications_per_example=_number(model.get("multiplications_per_example")),
+        train_rows=_number(train.get("rows", train.get("rows_trained"))),
+        train_examples_per_s=_number(train.get("examples_per_s")),
+        peak_memory_mib=_number(stages.get("peak_memory_mib")),
         stages=[
             content.Stage(name=name, wall_s=seconds)
             for name, seconds in stages.get("wall_s", {}).items()
         ],
     )
+
+
+def _number(value: Any) -> Any:
+    """What a file of the run says, if it is a number; else it is as good as not said."""
+    return value if isinstance(value, int | float) else None
 
 
 def slates(run_folder: Path, schema: Schema) -> list[c.SlateExample]:

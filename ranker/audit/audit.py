@@ -28,6 +28,7 @@ from ranker.audit.sizes import check_sizes, sizes_needed
 from ranker.audit.time_checks import (
     check_time,
     find_utc_offset,
+    named_zone,
     rows_by_window,
     span_days,
     time_zone_of_offset,
@@ -99,6 +100,11 @@ def audit_with_draft(sample: LogSample, tables: Tables, *, name: str) -> Audit:
     if roles.time is not None:
         time_ms = columns[roles.time].time_ms
         days, offset = span_days(time_ms), find_utc_offset(columns, time_ms)
+    zone, why_zone = time_zone_of_offset(0), NO_LOCAL_TIME
+    if offset is not None:
+        zone, why_zone = time_zone_of_offset(offset[0]), offset[1]
+    elif roles.time is not None and (own := named_zone(columns[roles.time])) is not None:
+        zone, why_zone = own, "the time column's own"
     draft = draft_schema(
         columns,
         roles,
@@ -109,8 +115,8 @@ def audit_with_draft(sample: LogSample, tables: Tables, *, name: str) -> Audit:
             )
             for owner, table in table_columns.items()
         },
-        time_zone=time_zone_of_offset(0 if offset is None else offset[0]),
-        why_time_zone=NO_LOCAL_TIME if offset is None else offset[1],
+        time_zone=zone,
+        why_time_zone=why_zone,
         span_days=days,
     )
     view = view_log(sample, kept, schema=draft.schema, roles=roles, tables=tables)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from zoneinfo import available_timezones
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,12 @@ def find_utc_offset(columns: Mapping[str, Column], time_ms: FloatArray) -> tuple
             )
             return sign, sentence
     return None
+
+
+def named_zone(column: Column) -> str | None:
+    """The zone that a timestamp column names, if it is one of the zones that have names."""
+    zone: str | None = getattr(column.values.type, "tz", None)
+    return zone if zone in available_timezones() else None
 
 
 def time_zone_of_offset(hours: int) -> str:

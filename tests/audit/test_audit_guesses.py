@@ -307,3 +307,13 @@ def test_a_bad_cell_does_not_turn_a_watch_time_into_a_feature() -> None:
     seconds[:9] = -3
     audit = audit_with_draft(sample_of(small_log(dwell_seconds=seconds)), {}, name="x")
     assert audit.schema.log.watch_time is None
+
+
+@pytest.mark.parametrize(
+    ("tz", "zone"), [("Europe/Berlin", "Europe/Berlin"), ("+02:00", "UTC"), (None, "UTC")]
+)
+def test_a_time_column_may_name_its_zone(tz: str | None, zone: str) -> None:
+    log = small_log()
+    moments = log["event_ts"].cast(pa.timestamp("s")).cast(pa.timestamp("us", tz))
+    log = log.set_column(log.column_names.index("event_ts"), "event_ts", moments)
+    assert audit_with_draft(sample_of(log), {}, name="x").schema.time_zone == zone
