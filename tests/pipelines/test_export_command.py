@@ -21,7 +21,7 @@ def test_without_the_packages_the_error_says_what_to_install(
 
 def test_data_without_int8_is_refused(trained_synthetic: Path, tmp_path: Path) -> None:
     words = ["export", trained_synthetic / "bundle", "--output", tmp_path / "onnx"]
-    ran = run_ranker(*words, "--data", tmp_path)
+    ran = run_ranker(*words, "--data", tmp_path / "nothing")
     assert ran.code == 2
     assert "--int8" in ran.err
 
@@ -34,7 +34,7 @@ def test_exported_model_predicts_what_the_bundle_does(
     pytest.importorskip("onnxscript")
     output = tmp_path / "onnx"
     words = ["export", trained_synthetic / "bundle", "--output", output, "--json", "--int8"]
-    ran = run_ranker(*words, "--data", tmp_path)
+    ran = run_ranker(*words, "--data", tmp_path / "nothing")
     assert (ran.code, output.exists()) == (3, False), ran.err
     ran = run_ranker(*words, "--data", prepared_synthetic)
     assert ran.code == 0, ran.err
