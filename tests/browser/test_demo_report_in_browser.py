@@ -32,6 +32,7 @@ def test_the_demos_report_opens(browser, report, width_px):
         entry["message"]
         for entry in browser.get_log("performance")
         if '"Network.requestWillBeSent"' in entry["message"]
+        and '"documentURL":"file:' in entry["message"]  # not those of the browser's own first tab
     ]
     assert len(requests) >= 1, "the page itself must be among the requests"
     assert [r for r in requests if "http://" in r or "https://" in r] == []

@@ -117,6 +117,7 @@ def test_nothing_is_requested_but_the_file(browser, report_path):
         entry["message"]
         for entry in browser.get_log("performance")
         if '"Network.requestWillBeSent"' in entry["message"]
+        and '"documentURL":"file:' in entry["message"]  # not those of the browser's own first tab
     ]
     outside = [r for r in requests if "http://" in r or "https://" in r]
     assert len(requests) >= 1, "the page itself must be among the requests"
