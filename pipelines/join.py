@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
-import json
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,18 +14,21 @@ from pipelines.arguments import (
     add_config,
     print_config,
     read_schema,
-    require_apart,
-    require_not_in_held,
     require_output,
     resolve,
 )
 from pipelines.console import Console
+from pipelines.joined_files import (
+    KIND,
+    also_writing,
+    check_outputs,
+    is_file,
+    manifest_beside,
+    write_parts,
+)
 from ranker.atomic import (
-    OutputError,
-    check_replaceable,
     replacing_file,
     replacing_folder,
-    require_free_or_file,
     sha256_of,
     write_json,
 )
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from ranker.scoring.join.join import JoinCounts
     from ranker.scoring.join.joiner import Joiner, Period
 
-KIND = "impressions"
 EVER_MS = 2**62
 
 
@@ -98,7 +97,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     from ranker.scoring.join.joiner import Period
 
     output = require_output(arguments)
-    _check_outputs(output, arguments)
+    check_outputs(output, arguments)
     schema = read_schema(arguments.schema)
     try:
         check_join_config(config, schema)
@@ -116,7 +115,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         since_ms=-EVER_MS if since is None else since, until_ms=EVER_MS if until is None else until
     )
     joiner, unmatched = _prepare(arguments, schema, config, period, as_of)
-    with _also_writing(arguments.unmatched, unmatched):
+    with also_writing(arguments.unmatched, unmatched):
         summary = _write(arguments, output, joiner)
     console.result(describe(summary, joiner.counts), asdict(summary))
     return 0
@@ -154,25 +153,12 @@ def _prepare(
     return joiner, outcomes.table.filter(pa.array(unmatched))
 
 
-@contextlib.contextmanager
-def _also_writing(path: Path | None, table: pa.Table) -> Iterator[None]:
-    """Write ``table`` beside ``path``, and put it in its place once all else is in its own."""
-    if path is None:
-        yield
-        return
-    import pyarrow.parquet as pq
-
-    with replacing_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-        yield
-
-
 def _write(arguments: argparse.Namespace, output: Path, joiner: Joiner) -> JoinSummary:
     """Write the impressions and a manifest; both are there whole or not at all."""
     impressions = joiner.impressions(arguments.slates)
-    if _is_file(output):
-        with replacing_file(_manifest_beside(output)) as manifest, replacing_file(output) as new:
-            _write_parts(impressions, lambda _: new)
+    if is_file(output):
+        with replacing_file(manifest_beside(output)) as manifest, replacing_file(output) as new:
+            write_parts(impressions, lambda _: new)
             summary = _summary(output, joiner)
             files = {output.name: sha256_of(new)}
             write_json(manifest, _manifest(arguments, joiner, summary, files))
@@ -181,68 +167,10 @@ def _write(arguments: argparse.Namespace, output: Path, joiner: Joiner) -> JoinS
         # Not beside the manifest: other readers of Parquet folders would stumble over it.
         parts = folder / "impressions"
         parts.mkdir()
-        _write_parts(impressions, lambda number: parts / f"part-{number:05d}.parquet")
+        write_parts(impressions, lambda number: parts / f"part-{number:05d}.parquet")
         summary = _summary(output, joiner)
         write_manifest(folder, _manifest(arguments, joiner, summary, folder_digests(folder)))
     return summary
-
-
-def _write_parts(
-    impressions: Iterator[tuple[Path, pa.Table]], file_of: Callable[[int], Path]
-) -> None:
-    """Write batch after batch, to a new file for each file of slates where there may be several."""
-    import pyarrow.parquet as pq
-
-    writer: pq.ParquetWriter | None = None
-    source, target = None, None
-    number = -1
-    try:
-        for file, table in impressions:
-            number += file != source
-            source = file
-            if writer is None or file_of(number) != target:
-                if writer is not None:
-                    writer.close()
-                target = file_of(number)
-                writer = pq.ParquetWriter(
-                    target, table.schema, compression="zstd", write_page_checksum=True
-                )
-            writer.write_table(_like(table, writer.schema, file))
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def _like(table: pa.Table, schema: pa.Schema, file: Path) -> pa.Table:
-    """Files of slates may differ in types, impressions may not."""
-    import pyarrow as pa
-
-    from ranker.data.parquet import DataError
-
-    try:
-        table = table.select(schema.names)
-        for ours, theirs in zip(table.schema, schema, strict=True):
-            if _sort_of(ours.type) != _sort_of(theirs.type):
-                raise pa.ArrowTypeError(f"{ours.name!r} is {ours.type} here, {theirs.type} there")
-        return table.cast(schema)
-    except (pa.ArrowException, KeyError) as error:
-        raise DataError(
-            f"{file}: its columns differ from those of the slates before it: {error}; join them "
-            "into a folder (--output without .parquet), or one by one"
-        ) from None
-
-
-def _sort_of(kind: pa.DataType) -> str:
-    """What may be written as one another without saying something else; a null fits anything."""
-    import pyarrow as pa
-
-    from ranker.data.column_types import is_text
-
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return "number"
-    if is_text(kind):
-        return "text"
-    return "time" if pa.types.is_temporal(kind) else str(kind)
 
 
 def moment_ms(text: str, schema: Schema) -> int:
@@ -266,47 +194,6 @@ def moment_ms(text: str, schema: Schema) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=ZoneInfo(schema.time_zone))
     return round(moment.timestamp() * 1000)
-
-
-def _manifest_beside(output: Path) -> Path:
-    return output.with_name(output.name + ".manifest.json")
-
-
-def _require_ours(manifest: Path) -> None:
-    """Raise `OutputError` if something else than an earlier join's manifest is there."""
-    require_free_or_file(manifest)
-    if not manifest.exists():
-        return
-    try:
-        ours = json.loads(manifest.read_text(encoding="utf-8"))["kind"] == KIND
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = False
-    if not ours:
-        raise OutputError(f"{manifest}: is no join's manifest, which would go there; move it away")
-
-
-def _is_file(output: Path) -> bool:
-    return output.suffix == ".parquet"
-
-
-def _check_outputs(output: Path, arguments: argparse.Namespace) -> None:
-    """Refuse what would overwrite an input or somebody's folder, before the work begins."""
-    inputs = (arguments.slates, arguments.outcomes, arguments.schema)
-    require_apart(output, *inputs)
-    unmatched: Path | None = arguments.unmatched
-    if unmatched is not None:
-        require_free_or_file(unmatched)
-        require_not_in_held(unmatched)
-        require_apart(unmatched, *inputs)
-        if unmatched.resolve().is_relative_to(output.resolve()):
-            raise OutputError(f"{unmatched}: lies in --output; choose another")
-        if unmatched.resolve() == _manifest_beside(output).resolve():
-            raise OutputError(f"{unmatched}: is where --output gets its manifest; choose another")
-    if _is_file(output):
-        require_free_or_file(output)
-        _require_ours(_manifest_beside(output))
-    else:
-        check_replaceable(output, kind=KIND)
 
 
 def _summary(output: Path, joiner: Joiner) -> JoinSummary:
