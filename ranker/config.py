@@ -31,16 +31,30 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_truth_is_a_number(cls, values: object) -> object:
-        """In YAML yes, on and true are the same, and Python would count them as 1."""
-        given = values if isinstance(values, dict) else {}
-        for name in given.keys() & cls.model_fields.keys():
-            found = given[name]
-            parts = list(found.values()) if isinstance(found, dict) else [found]
-            if any(type(part) is bool for part in parts):
-                kinds = _leaf_types(cls.model_fields[name].annotation)
-                if bool not in kinds and kinds & {int, float}:
-                    raise ValueError(f"{name}: expected a number, got true or false (yes, no, on)")
-        return values
+        """In YAML yes, on and true are the same; as a word none of them is parsed as a 1."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: _as_words(value)
+            if name in cls.model_fields and _is_numeric(cls.model_fields[name].annotation)
+            else value
+            for name, value in values.items()
+        }
+
+
+def _is_numeric(annotation: object) -> bool:
+    kinds = _leaf_types(annotation)
+    return bool not in kinds and bool(kinds & {int, float})
+
+
+def _as_words(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _as_word(part) for name, part in value.items()}
+    return [_as_word(part) for part in value] if isinstance(value, list) else _as_word(value)
+
+
+def _as_word(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _leaf_types(annotation: object) -> set[object]:

@@ -200,8 +200,11 @@ class Amounts(Config):
 @pytest.mark.parametrize("text", ["count: yes", "share: true", "weights: {click: on}"])
 def test_a_truth_is_no_number(text: str, file: Path) -> None:
     file.write_text(text)
-    with pytest.raises(ConfigError, match="expected a number, got true or false"):
+    key = text.split(":", maxsplit=1)[0]
+    with pytest.raises(ConfigError, match=rf"key '{key}(\.click)?'.*(number|integer)"):
         load_config(Amounts, file)
+    with pytest.raises(ConfigError, match=r"--set count=true: key 'count'"):
+        load_config(Amounts, None, ["count=true"])
 
 
 def test_truths_are_truths(file: Path) -> None:
